@@ -1,0 +1,131 @@
+"""CIFAR-10 and CIFAR-100 as their authors ship them: python pickles of uint8 rows (Krizhevsky 2009)."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mlpspace.data import pixels
+from mlpspace.data.pixels import Pixels, Rows
+from mlpspace.errors import DataError
+
+_SIDE = 32
+_BATCHES = tuple(f"data_batch_{n}" for n in range(1, 6))
+_FOLDERS = {"cifar10": "cifar-10-batches-py", "cifar100": "cifar-100-python"}  # what the archives unpack to
+
+
+@dataclass(frozen=True, slots=True)
+class CifarBatches:
+    """Five batches with `labels`, or one file `train` with `fine_labels`."""
+
+    files: tuple[Path, ...]
+    label_key: bytes
+
+    def labels(self) -> Rows:
+        """(N,)"""
+        return np.concatenate([_labels(file, self.label_key) for file in self.files])
+
+    def images(self, rows: Rows, resolution: int) -> Pixels:
+        """(len(rows), 3, s, s)"""
+        images = np.concatenate([_images(file) for file in self.files])
+        return pixels.fit(images[rows], resolution)
+
+    def place(self, row: int) -> str:
+        """File and row."""
+        for file in self.files:
+            held = len(_labels(file, self.label_key))
+            if row < held:
+                return f"{file}, row {row}"
+            row -= held
+        raise IndexError(row)
+
+
+def find(folder: Path) -> CifarBatches | None:
+    """The batches in `folder`, or in the folder there that the archive unpacks to; None if there are none.
+
+    Raises:
+        DataError: some of the five batches are missing.
+    """
+    for place in (folder, *(folder / name for name in _FOLDERS.values())):
+        there = [place / name for name in _BATCHES if (place / name).is_file()]
+        if there and len(there) < len(_BATCHES):
+            missing = ", ".join(name for name in _BATCHES if not (place / name).is_file())
+            raise DataError(f"{place} has no {missing}: unpack cifar-10-python.tar.gz there again")
+        if there:
+            return CifarBatches(tuple(there), b"labels")
+        if (place / "train").is_file() and (place / "meta").is_file():
+            return CifarBatches((place / "train",), b"fine_labels")
+    return None
+
+
+def _labels(file: Path, key: bytes) -> Rows:
+    batch = _read(file)
+    labels = batch.get(key)
+    if not isinstance(labels, list) or not all(type(label) is int for label in labels):
+        raise DataError(f"{file} has no list of whole numbers under {key.decode()!r}: {_AGAIN}")
+    if len(labels) != len(_rows(file, batch)):
+        raise DataError(f"{file} has {len(labels)} labels for {len(_rows(file, batch))} images: {_AGAIN}")
+    return np.array(labels, np.int64)
+
+
+def _images(file: Path) -> Pixels:
+    return _rows(file, _read(file)).reshape(-1, 3, _SIDE, _SIDE)
+
+
+def _rows(file: Path, batch: dict[Any, Any]) -> Pixels:
+    rows = batch.get(b"data")
+    if not isinstance(rows, np.ndarray) or rows.dtype != np.uint8 or rows.ndim != 2 or rows.shape[1] != 3 * _SIDE**2:
+        raise DataError(f"{file} has no array of uint8 rows of {3 * _SIDE**2} under 'data': {_AGAIN}")
+    return rows
+
+
+_AGAIN = "it is broken, or no batch of CIFAR. Unpack the archive again"
+
+
+# --- a pickle that runs nothing -------------------------------------------------------------------------------------
+
+
+def _bytes_of_text(text: str, encoding: str) -> bytes:
+    """What Python 3 asks for when it reads bytes that it wrote in protocol 2; only in the one encoding it uses."""
+    if encoding != "latin1":
+        raise pickle.UnpicklingError(f"bytes in the encoding {encoding!r}")
+    return text.encode("latin1")
+
+
+def _admitted() -> dict[tuple[str, str], Callable[..., Any]]:
+    """What a pickled uint8 array needs, by the names that NumPy 1 and 2 give it."""
+    reconstruct = np.array(0).__reduce__()[0]
+    assert callable(reconstruct)
+    return {
+        ("numpy.core.multiarray", "_reconstruct"): reconstruct,
+        ("numpy._core.multiarray", "_reconstruct"): reconstruct,
+        ("numpy", "ndarray"): np.ndarray,
+        ("numpy", "dtype"): np.dtype,
+        ("_codecs", "encode"): _bytes_of_text,
+    }
+
+
+class _PlainUnpickler(pickle.Unpickler):
+    """Admits NumPy arrays and the containers that pickle builds by itself; any other name is refused, never called."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        admitted = _admitted().get((module, name))
+        if admitted is None:
+            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which no batch of CIFAR needs")
+        return admitted
+
+
+def _read(file: Path) -> dict[Any, Any]:
+    try:
+        with file.open("rb") as stream:
+            batch = _PlainUnpickler(stream, encoding="bytes").load()
+    except Exception as error:  # a broken pickle raises anything: EOFError, KeyError, ValueError, TypeError, ...
+        raise DataError(f"{file} cannot be read as a batch of CIFAR ({error}): unpack the archive again") from error
+    if not isinstance(batch, dict):
+        raise DataError(f"{file} holds no dictionary: {_AGAIN}")
+    return batch

@@ -1,0 +1,177 @@
+"""Datasets in parquet, as Hugging Face ships them: an image column (bytes, or a struct with bytes) and integer labels."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mlpspace.data import pixels
+from mlpspace.data.pixels import Pixels, Rows
+from mlpspace.errors import DataError
+
+_LABEL_WORDS = ("label", "labels", "fine_label", "class", "target")
+_NOT_TRAINING = ("test", "val", "dev")  # how names of files begin that a search does not open
+
+
+@dataclass(frozen=True, slots=True)
+class Parquet:
+    """The training files of one dataset, in the order of their names."""
+
+    files: tuple[Path, ...]
+    image_column: str
+    label_column: str
+
+    def labels(self) -> Rows:
+        """(N,)"""
+        return np.concatenate([self._labels(file) for file in self.files])
+
+    def images(self, rows: Rows, resolution: int) -> Pixels:
+        """(len(rows), C, s, s)"""
+        return pixels.decode(lambda: self._encoded(rows), len(rows), resolution)
+
+    def place(self, row: int) -> str:
+        """File and row."""
+        for file in self.files:
+            held = _open(file).metadata.num_rows
+            if row < held:
+                return f"{file}, row {row}"
+            row -= held
+        raise IndexError(row)
+
+    def _labels(self, file: Path) -> Rows:
+        column = _read(file, self.label_column)
+        if column.null_count:
+            row = int(np.argmax(column.is_null().to_numpy(zero_copy_only=False)))
+            raise DataError(f'{file}, row {row}: no label in the column "{self.label_column}". Take the row out')
+        return column.to_numpy().astype(np.int64)
+
+    def _encoded(self, rows: Rows) -> Iterator[tuple[str, bytes]]:
+        """The bytes of the images of `rows`; only the row groups that hold one are read."""
+        start = 0
+        for file in self.files:
+            opened, in_file = _open(file), 0
+            for group in range(opened.metadata.num_row_groups):
+                held = opened.metadata.row_group(group).num_rows
+                first, last = np.searchsorted(rows, (start, start + held))
+                if first < last:
+                    column = _read(file, self.image_column, group)
+                    for row in rows[first:last] - start:
+                        where = f"{file}, row {in_file + row}"
+                        yield where, _bytes(column[int(row)].as_py(), self.image_column, where)
+                start, in_file = start + held, in_file + held
+
+
+def find(path: Path, classes: int) -> Parquet | None:
+    """The training files of `path`, a .parquet file or a folder with some, or with one folder that has some.
+
+    Raises:
+        DataError: only test files, or no image and label column that can be told apart.
+    """
+    files = _files(path)
+    if not files:
+        return None
+    training = [file for file in files if not file.name.lower().startswith(_NOT_TRAINING)]
+    named = [file for file in training if file.name.lower().startswith("train")]
+    training = named or training
+    if not training:
+        raise DataError(f"{path} holds no training set, only {_listed(files)}: a search never opens those")
+    if len({file.parent for file in training}) > 1:
+        folders = sorted({str(file.parent) for file in training})
+        raise DataError(f"{path} holds several sets: give one of {', '.join(folders)}")
+    image, label = _columns(training[0], classes)
+    for file in training[1:]:
+        names = _open(file).schema_arrow.names
+        if image not in names or label not in names:
+            raise DataError(f'{file} has no columns "{image}" and "{label}", which {training[0].name} has: take it away')
+    return Parquet(tuple(training), image, label)
+
+
+def _files(path: Path) -> list[Path]:
+    if path.is_file():
+        return [path] if path.suffix == ".parquet" else []
+    return sorted(path.glob("*.parquet")) or sorted(path.glob("*/*.parquet"))
+
+
+def _listed(files: list[Path]) -> str:
+    return ", ".join(file.name for file in files[:3]) + (", ..." if len(files) > 3 else "")
+
+
+def _open(file: Path) -> Any:
+    try:
+        return pq.ParquetFile(file)
+    except (pa.ArrowException, OSError) as error:
+        raise _broken(file, error) from error
+
+
+def _read(file: Path, column: str, group: int | None = None) -> Any:
+    """One column as an Arrow array, of one row group or of the whole file."""
+    opened = _open(file)
+    try:
+        groups = range(opened.metadata.num_row_groups) if group is None else [group]
+        return opened.read_row_groups(list(groups), columns=[column]).column(column).combine_chunks()
+    except (pa.ArrowException, OSError) as error:
+        raise _broken(file, error) from error
+
+
+def _broken(file: Path, error: Exception) -> DataError:
+    return DataError(f"{file} cannot be read as parquet ({error}). It may be cut short: fetch it again")
+
+
+def _bytes(value: Any, column: str, where: str) -> bytes:
+    data = value.get("bytes") if isinstance(value, dict) else value
+    if not data:
+        raise DataError(f'{where}: no bytes in the column "{column}". Embed the image, or take the row out')
+    return bytes(data)
+
+
+# --- which columns ----------------------------------------------------------------------------------------------------
+
+
+def _columns(file: Path, classes: int) -> tuple[str, str]:
+    """The image column and the label column.
+
+    Raises:
+        DataError: none, or several with nothing to tell them apart; names them all.
+    """
+    schema = _open(file).schema_arrow
+    images = [field.name for field in schema if _holds_images(field.type)]
+    labels = [field.name for field in schema if pa.types.is_integer(field.type)]
+    names = _class_names(schema)
+    for likely in (
+        [label for label in labels if label in names],
+        [label for label in labels if len(names.get(label, ())) == classes],  # CIFAR-100: fine_label, coarse_label
+        [label for label in labels if label.lower() in _LABEL_WORDS],
+    ):
+        kept = [label for label in labels if label in likely]
+        labels = kept or labels
+    for what, found in (("image column (bytes, or a struct with bytes)", images), ("integer label column", labels)):
+        if len(found) != 1:
+            said = f"several: {', '.join(found)}" if found else "none"
+            raise DataError(
+                f"{file} should have one {what} and has {said}. Its columns: "
+                f"{', '.join(f'{field.name} ({field.type})' for field in schema)}. Write it anew with the two that count"
+            )
+    return images[0], labels[0]
+
+
+def _holds_images(kind: Any) -> bool:
+    if pa.types.is_struct(kind):
+        return kind.get_field_index("bytes") >= 0 and _holds_images(kind.field("bytes").type)
+    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+
+
+def _class_names(schema: Any) -> dict[str, list[str]]:
+    """Column -> names of its classes, as Hugging Face's `datasets` notes them in the schema; {} if it did not write it."""
+    try:
+        told = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
+        features = told.get("info", {}).get("features", {})
+        return {name: feature["names"] for name, feature in features.items() if feature.get("_type") == "ClassLabel"}
+    except (ValueError, AttributeError, KeyError):
+        return {}  # a note for others; ours are the types

@@ -1,0 +1,38 @@
+"""The user's mistakes. The library raises them, only the command line turns them into text and exit code 2."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """Something the user can mend. Its text says what was found, what would do, and what to type."""
+
+
+class SpaceError(UserError):
+    """All mistakes of one space file, each as `file:line: what was found, what would do`."""
+
+    def __init__(self, mistakes: list[str]) -> None:
+        super().__init__("\n".join(mistakes))
+        self.mistakes = mistakes
+
+
+class ArchitectureError(UserError):
+    """An architecture that cannot be read, or cannot be built at a resolution."""
+
+
+class DataError(UserError):
+    """A dataset that is missing, broken, or not the one the space asks for."""
+
+
+class StudyError(UserError):
+    """A study folder that is missing, busy, or holds another space."""
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """` Did you mean "x"? Known: a, b, x.` for a word that is not among `known`; the question only if one is near."""
+    names = sorted(known)
+    near = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
+    question = f' Did you mean "{near[0]}"?' if near else ""
+    return f"{question} Known: {', '.join(names)}."

@@ -1,0 +1,149 @@
+"""Fixed points: how a published network meets the task of a space.
+
+exact        as published, at the task's resolution
+resolution   the token grid kept as close as the pixels allow: another patch size
+space        also the nearest patch, depth and width that the space holds; the paper's block is kept as it is
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from mlpspace import papers
+from mlpspace.architecture import Architecture, ClassTokenHead, MeanHead, Patches, Stage
+from mlpspace.errors import ArchitectureError
+from mlpspace.space.dims import nearest, values
+from mlpspace.space.space import LayoutPlaces, Space
+
+Broken = Callable[[Architecture], str | None]
+"""Which requirement an architecture breaks, or None."""
+
+
+@dataclass(frozen=True, slots=True)
+class FixedPoint:
+    """A published network as it takes part in one study. The label says what was changed."""
+
+    name: str
+    label: str  # "mixer_s16 (patch 16 -> 4, depth 8 -> 6)"
+    architecture: Architecture
+
+
+def fixed_points(space: Space, broken: Broken) -> list[FixedPoint]:
+    """The fixed points that a space names, fitted as it says, in its order.
+
+    Raises:
+        ArchitectureError: one cannot stand at the task's resolution in that fit.
+    """
+    return [_fixed_point(name, space, broken) for name in space.fixed_points.names]
+
+
+def _fixed_point(name: str, space: Space, broken: Broken) -> FixedPoint:
+    fit = space.fixed_points.fit
+    if fit == "exact":
+        architecture = papers.get(name)
+        reason = architecture.unfit(space.resolution)
+        if reason:
+            raise ArchitectureError(f"fixed point {name}: {reason}")
+        changes = ""
+    elif fit == "resolution":
+        architecture, changes = papers.at_resolution(name, space.resolution)
+    else:
+        architecture = _in_space(name, space, broken)
+        changes = "; ".join(_changes(papers.get(name), architecture))
+    return FixedPoint(name, f"{name} ({changes})" if changes else name, architecture)
+
+
+def _in_space(name: str, space: Space, broken: Broken) -> Architecture:
+    """The nearest architecture of the layout with the nearest number of stages that meets the requirements.
+
+    Widths and depths shrink together: the paper's proportions between stages say more about a network than the size of
+    any one of them. Distance is the sum of the changes' logarithms: tokens, mean depth and mean width.
+    """
+    published = papers.get(name)
+    layout = min(space.layouts, key=lambda each: abs(len(each.stages) - len(published.stages)))
+    try:
+        target = papers.at_resolution(name, space.resolution)[0].stem
+    except ArchitectureError:  # the published stem has no form here: its grid is what there is to be near to
+        target = Patches(patch=max(1, round(published.stem.stride * space.resolution / papers.paper(name).resolution)))
+    target_patch = target.patch if isinstance(target, Patches) else target.stride
+    best: tuple[float, Architecture] | None = None
+    fallback: tuple[float, Architecture] | None = None
+    for patch in _patches(layout, space.resolution):
+        seen = set()
+        for depth_factor in _FACTORS:
+            for width_factor in _FACTORS:
+                architecture = _resized(published, layout, patch, depth_factor, width_factor)
+                if architecture in seen or architecture.unfit(space.resolution):
+                    continue
+                seen.add(architecture)
+                distance = 2 * abs(math.log(patch / target_patch)) + _distance(published, architecture)
+                if fallback is None or distance < fallback[0]:
+                    fallback = (distance, architecture)
+                if (best is None or distance < best[0]) and broken(architecture) is None:
+                    best = (distance, architecture)
+    chosen = best or fallback
+    if chosen is None:
+        raise ArchitectureError(f"fixed point {name}: no size of layout {layout.name} can hold its block")
+    return chosen[1]
+
+
+_FACTORS = tuple(0.85**i for i in range(25))  # down to a fiftieth
+
+
+def _patches(layout: LayoutPlaces, resolution: int) -> list[int]:
+    stride = 2 ** (len(layout.stages) - 1)
+    return [p for p in values(layout.patch) or [] if isinstance(p, int) and resolution % (p * stride) == 0]
+
+
+def _resized(
+    published: Architecture, layout: LayoutPlaces, patch: int, depth_factor: float, width_factor: float
+) -> Architecture:
+    """The paper's blocks in the layout's stages, each at the nearest depth and width the layout holds."""
+    stages = []
+    last = len(layout.stages) - 1
+    for number, places in enumerate(layout.stages):
+        source: Stage = published.stages[round(number * (len(published.stages) - 1) / last) if last else 0]
+        if not last and len(published.stages) > 1:  # a pyramid in one stage: its longest is its character
+            source = max(published.stages, key=lambda stage: stage.depth)
+        depth, width = (
+            nearest(places.depth, source.depth * depth_factor),
+            nearest(places.width, source.width * width_factor),
+        )
+        assert isinstance(depth, int)
+        assert isinstance(width, int)
+        stages.append(dataclasses.replace(source, depth=depth, width=width))
+    stem = published.stem if isinstance(published.stem, Patches) else Patches(patch=patch)
+    head = published.head
+    if isinstance(head, ClassTokenHead) and len(stages) > 1:
+        head = MeanHead(norm=head.norm)
+    return dataclasses.replace(published, stem=dataclasses.replace(stem, patch=patch), stages=tuple(stages), head=head)
+
+
+def _distance(published: Architecture, other: Architecture) -> float:
+    def mean(architecture: Architecture, field: str) -> float:
+        sizes = [getattr(stage, field) for stage in architecture.stages]
+        return math.exp(sum(map(math.log, sizes)) / len(sizes))
+
+    return sum(abs(math.log(mean(other, field) / mean(published, field))) for field in ("depth", "width"))
+
+
+def _changes(published: Architecture, other: Architecture) -> list[str]:
+    """What differs, as "patch 16 -> 4": a reader of the front must not take the one for the other."""
+    changes = []
+    if isinstance(published.stem, Patches) and isinstance(other.stem, Patches):
+        if published.stem.patch != other.stem.patch:
+            changes.append(f"patch {published.stem.patch} -> {other.stem.patch}")
+    elif isinstance(other.stem, Patches):
+        changes.append(f"T2T stem -> patch {other.stem.patch}")
+    if type(published.head) is not type(other.head):
+        changes.append("class token -> mean")
+    for field in ("depth", "width"):
+        was, now = (
+            "-".join(str(getattr(stage, field)) for stage in architecture.stages) for architecture in (published, other)
+        )
+        if was != now:
+            changes.append(f"{field} {was} -> {now}")
+    return changes

@@ -1,0 +1,73 @@
+"""What goes from the search to a worker (Assignment) and what comes back (Measurement, Progress, Failure)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from mlpspace.architecture import Architecture
+from mlpspace.recipe import Recipe
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Assignment:
+    """One trial as a worker needs it: plain values, nothing of the study."""
+
+    trial: int
+    attempt: int  # 1 for the first; a trial that was cut off is handed out again
+    architecture: Architecture
+    recipe: Recipe
+    resolution: int  # pixels
+    classes: int
+    dataset: str
+    data_path: str | None  # where it lives; None for the embedded ones
+    images: int | None  # so many training images, stratified; None: all
+    validation: float  # share of the training set that is held out
+    epochs: tuple[int, ...]  # the rungs, rising; training ends with the last
+    seed: int
+    throughput_batch: int | None  # images at once when throughput is measured; None: it is not measured
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measurement:
+    """One number with its circumstances; what the front may compare hangs on them.
+
+    `metric` is one of accuracy (%, validation split), throughput (images/s, deployed form), peak_memory_mb.
+    `low` and `high` bound it: one standard error either side for accuracy, the 95 % interval of the median for
+    throughput. `rung` counts from 0; `rung` and `epochs` are None for what needs no training.
+    """
+
+    metric: str
+    value: float
+    low: float
+    high: float
+    seconds: float  # what it took to get it
+    protocol: str  # names the way it was measured; two protocols do not compare
+    device: str
+    batch: int
+    precision: str  # "fp32", "bf16"
+    threads: int
+    rung: int | None = None
+    epochs: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """A sign of life between measurements: shown, never stored."""
+
+    phase: str  # "data", "throughput", "training"
+    epoch: int = 0  # finished ones
+    epochs: int = 0
+    loss: float | None = None
+    accuracy: float | None = None  # %, validation split
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """Why a trial ended without its last measurement. The reason is a word the front counts by, `detail` says more."""
+
+    reason: str  # "out of memory", "not a number", "broken requirement", "error"
+    detail: str
+
+
+Event: TypeAlias = Measurement | Progress | Failure

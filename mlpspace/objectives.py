@@ -1,0 +1,54 @@
+"""What a search is after: the objectives of a space file, and how a value becomes a cost.
+
+Inside mlpspace everything is a cost, smaller is better; the sign flips here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """A number that can be an objective or be required of a network."""
+
+    goal: str  # what anyone wants of it: "maximize" or "minimize"
+    unit: str
+    trained: bool = False  # it takes training to know it
+    measured: bool = False  # it takes a device to know it
+
+
+METRICS: dict[str, Metric] = {
+    "accuracy": Metric("maximize", "%", trained=True, measured=True),
+    "throughput": Metric("maximize", "images/s", measured=True),
+    "params": Metric("minimize", ""),
+    "macs": Metric("minimize", ""),
+    "peak_memory_mb": Metric("minimize", "MB", measured=True),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Objective:
+    """One axis of the front.
+
+    `worst` is that axis of the hypervolume's reference point, in the metric's own unit. With `scale` "log" the axis
+    is measured in factors of ten.
+    """
+
+    metric: str  # a name of METRICS
+    goal: str  # "maximize" or "minimize"
+    worst: float
+    scale: str = "linear"  # or "log"
+
+    def cost(self, value: float) -> float:
+        """`value` with smaller better, on the axis's scale. `worst` has a cost too: `objective.cost(worst)`."""
+        if self.scale == "log":
+            value = math.log10(value) if value > 0 else -math.inf
+        return -value if self.goal == "maximize" else value
+
+
+def costs(objectives: tuple[Objective, ...], values: Mapping[str, float]) -> tuple[float, ...]:
+    """The costs of one network, one for each objective, in their order."""
+    return tuple(objective.cost(values[objective.metric]) for objective in objectives)

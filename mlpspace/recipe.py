@@ -1,0 +1,42 @@
+"""How a proxy is trained: the recipe of a fidelity. Its fields are the dimensions that `fidelity.recipe` may name."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from mlpspace.fields import Checked, OneOf, Real, Whole, takes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Augmentation(Checked):
+    """What is done to a training image, drawn anew for each image of each batch."""
+
+    shift: int = takes(Whole(0, 64), 2)  # at most so many pixels in each direction, the border filled with zeros
+    flip: str = takes(OneOf(("auto", "always", "never")), "auto")  # left-right, half of the images; auto: where it makes sense
+    cutout: int = takes(Whole(0, 512), 0)  # side of a square that is blanked, in pixels; 0: none
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe(Checked):
+    """Optimizer, one-cycle schedule, batch, regularisation."""
+
+    optimizer: str = takes(OneOf(("adamw", "sgd")), "adamw")
+    lr: float = takes(Real(0.0, 100.0, above=True), 3e-3)  # at the top of the schedule
+    weight_decay: float = takes(Real(0.0, 10.0), 0.05)
+    warmup: float = takes(Real(0.0, 1.0), 0.2)  # share of the steps until the top; cosine down to zero after it
+    batch: int = takes(Whole(1, 65536), 128)
+    label_smoothing: float = takes(Real(0.0, 0.9), 0.1)
+    augmentation: Augmentation = Augmentation()
+
+    def to_json(self) -> str:
+        """One line of JSON, keys sorted: two equal recipes give one text."""
+        return json.dumps(dataclasses.asdict(self), sort_keys=True)
+
+    @staticmethod
+    def from_json(text: str) -> Recipe:
+        """The recipe that `to_json` wrote."""
+        told: dict[str, Any] = json.loads(text)
+        return Recipe(**{**told, "augmentation": Augmentation(**told["augmentation"])})

@@ -1,0 +1,505 @@
+"""A space: every network a space file allows, with what is required of them and what is sought.
+
+point        -> decode -> Architecture          (flat names and values, as a sampler draws them)
+Architecture -> encode -> point, or the reason why it lies outside
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from mlpspace.architecture import Architecture, MeanHead, Patches, Stage
+from mlpspace.errors import ArchitectureError
+from mlpspace.objectives import Objective
+from mlpspace.recipe import Augmentation, Recipe
+from mlpspace.space.dims import (
+    Branch,
+    Choice,
+    Choose,
+    Dim,
+    Fixed,
+    Place,
+    Span,
+    Value,
+    contains,
+    dimensions,
+    kind_choice,
+    resolve,
+    resolve_branch,
+    size,
+    values,
+)
+
+Point = dict[str, Value]
+
+
+class NotInSpace(ArchitectureError):
+    """Why an architecture is no point of a space."""
+
+
+@dataclass(frozen=True, slots=True)
+class StagePlaces:
+    """What may vary in one stage. A place above `layout` is the same object in every stage that uses it."""
+
+    depth: Dim
+    width: Dim
+    token_mixer: Branch
+    channel_mixer: Branch
+    norm: Dim
+    layer_scale: Dim
+
+    def places(self) -> tuple[Place, ...]:
+        return (self.depth, self.width, self.token_mixer, self.channel_mixer, self.norm, self.layer_scale)
+
+
+@dataclass(frozen=True, slots=True)
+class LayoutPlaces:
+    """One layout: a patch size, and one stage (isotropic) or several (pyramid)."""
+
+    name: str
+    patch: Dim
+    stages: tuple[StagePlaces, ...]
+
+    def places(self) -> list[Place]:
+        """Each place of the layout once, in the order of the network."""
+        found: dict[int, Place] = {id(self.patch): self.patch}
+        for stage in self.stages:
+            found.update((id(place), place) for place in stage.places())
+        return list(found.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """A closed range that a number of the network must lie in."""
+
+    metric: str  # params, macs, tokens, throughput or peak_memory_mb
+    low: float
+    high: float
+    text: str  # as the file says it: "params ..10M"
+
+
+@dataclass(frozen=True, slots=True)
+class Require:
+    """What every network that is trained must meet."""
+
+    bounds: tuple[Bound, ...] = ()
+    non_decreasing_width: bool = False
+
+    def broken(self, architecture: Architecture, counts: Mapping[str, float]) -> str | None:
+        """The first requirement that `counts` (or the widths) break, as the file says it; None if they meet all.
+
+        Metrics that `counts` lacks are not judged: throughput is known only after it was measured.
+        """
+        widths = [stage.width for stage in architecture.stages]
+        if self.non_decreasing_width and any(a > b for a, b in itertools.pairwise(widths)):
+            return "width non-decreasing"
+        for bound in self.bounds:
+            value = counts.get(bound.metric)
+            if value is not None and not bound.low <= value <= bound.high:
+                return bound.text
+        return None
+
+    def measured(self) -> dict[str, tuple[float, float]]:
+        """Metric -> (low, high) for what only a device can tell."""
+        return {b.metric: (b.low, b.high) for b in self.bounds if b.metric in ("throughput", "peak_memory_mb")}
+
+
+@dataclass(frozen=True, slots=True)
+class Fidelity:
+    """How a proxy is trained and judged; the recipe's places are dimensions of the space."""
+
+    dataset: str
+    images: int | None  # training images used; None: all
+    validation: float  # share of the training set
+    epochs: tuple[int, ...]  # the rungs
+    keep: float  # share that goes on after a rung
+    recipe: dict[str, Dim]  # by field name; those of the augmentation as "augmentation.shift"
+
+
+@dataclass(frozen=True, slots=True)
+class FixedPoints:
+    """Which published networks take part, and how they meet the task."""
+
+    names: tuple[str, ...] = ()
+    fit: str = "resolution"  # exact, resolution or space
+
+
+class Candidate(NamedTuple):
+    """One point with what it stands for."""
+
+    point: Point
+    architecture: Architecture
+    recipe: Recipe
+
+
+class PointCount(NamedTuple):
+    """How many points a space has. Where `continua` names dimensions, each of them counts as one value."""
+
+    points: int
+    continua: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Space:
+    """What one space file says. Read one with `load_space`."""
+
+    path: str
+    text: str = field(repr=False)
+    resolution: int
+    classes: int
+    layouts: tuple[LayoutPlaces, ...]
+    require: Require
+    objectives: tuple[Objective, ...]
+    throughput_batch: int
+    fidelity: Fidelity
+    fixed_points: FixedPoints
+    trials: int
+    seed: int
+
+    # --- points and networks ---
+
+    def candidate(self, choose: Choose) -> Candidate:
+        """The candidate that `choose` decides, dimension by dimension, asked once for each that exists."""
+        point: Point = {}
+
+        def once(dim: Choice | Span) -> Value:
+            if dim.name not in point:
+                point[dim.name] = choose(dim)
+            return point[dim.name]
+
+        layout = self.layouts[0]
+        if len(self.layouts) > 1:
+            name = once(self._layout_choice())
+            layout = next(each for each in self.layouts if each.name == name)
+        patch: Any = resolve(layout.patch, once)
+        stages = tuple(_stage(places, once) for places in layout.stages)
+        architecture = Architecture(stem=Patches(patch=patch), stages=stages, head=MeanHead(norm=stages[-1].norm))
+        recipe = self._recipe(once)
+        return Candidate(point, architecture, recipe)
+
+    def decode(self, point: Mapping[str, Value]) -> Architecture:
+        """The architecture a point stands for.
+
+        Raises:
+            ArchitectureError: the point lacks a dimension, holds a value outside of it, or its values do not go
+                together at the task's resolution (such points are none of the space).
+        """
+        architecture = self.candidate(_from(point)).architecture
+        reason = architecture.unfit(self.resolution)
+        if reason:
+            raise ArchitectureError(reason)
+        return architecture
+
+    def recipe(self, point: Mapping[str, Value]) -> Recipe:
+        """The training recipe a point stands for."""
+        return self._recipe(_from(point))
+
+    def encode(self, architecture: Architecture) -> Point:
+        """The point of an architecture; the recipe's dimensions take their default (see `default_recipe`).
+
+        Raises:
+            NotInSpace: it lies outside; the text says why, for each layout with as many stages.
+        """
+        reasons = []
+        for layout in self.layouts:
+            try:
+                point: Point = {"layout": layout.name} if len(self.layouts) > 1 else {}
+                _encode_layout(layout, architecture, point)
+            except NotInSpace as error:
+                reasons.append(f"{layout.name}: {error}")
+                continue
+            reason = architecture.unfit(self.resolution)
+            if reason:
+                raise NotInSpace(reason)
+            self._recipe(_recording(point, default_value))
+            return point
+        raise NotInSpace("; ".join(reasons))
+
+    def draw(self, rng: np.random.Generator) -> Candidate:
+        """A random candidate: each dimension that exists drawn on its own; values that do not go together, redrawn."""
+        for _ in range(100_000):
+            candidate = self.candidate(lambda dim: dim.draw(rng))
+            if candidate.architecture.unfit(self.resolution) is None:
+                return candidate
+        raise AssertionError("the reader refuses spaces without points")
+
+    def sample(self, rng: np.random.Generator) -> Architecture:
+        """A random architecture that can be built at the task's resolution; requirements are not looked at.
+
+        Example:
+            >>> space = load_space("spaces/hybrid.yaml")                           # doctest: +SKIP
+            >>> network = build(space.sample(np.random.default_rng(0)), 32, 10)     # doctest: +SKIP
+        """
+        return self.draw(rng).architecture
+
+    def default_recipe(self) -> Recipe:
+        """The recipe where nothing is drawn: a choice's first value, a range's middle (by ratio where it is log)."""
+        return self._recipe(default_value)
+
+    def _recipe(self, choose: Choose) -> Recipe:
+        chosen: dict[str, Any] = {name: resolve(dim, choose) for name, dim in self.fidelity.recipe.items()}
+        inner = {name: chosen.pop(name) for name in list(chosen) if name.startswith("augmentation.")}
+        augmentation = Augmentation(**{name.removeprefix("augmentation."): value for name, value in inner.items()})
+        return Recipe(**chosen, augmentation=augmentation)
+
+    def _layout_choice(self) -> Choice:
+        return Choice("layout", tuple(layout.name for layout in self.layouts))
+
+    # --- what the space holds ---
+
+    def dimensions(self) -> Iterator[tuple[Choice | Span, str | None]]:
+        """Every dimension once, each with the condition under which it exists, or None."""
+        seen: set[str] = set()
+        several = len(self.layouts) > 1
+        if several:
+            yield self._layout_choice(), None
+        # a place that every layout uses hangs on none of them
+        everywhere = set.intersection(*({id(place) for place in layout.places()} for layout in self.layouts))
+        for layout in self.layouts:
+            for place in layout.places():
+                for dim, condition in dimensions(place):
+                    if dim.name not in seen:
+                        seen.add(dim.name)
+                        in_layout = several and id(place) not in everywhere
+                        yield dim, condition or (f"layout = {layout.name}" if in_layout else None)
+        for dim in self.fidelity.recipe.values():
+            if not isinstance(dim, Fixed):
+                yield dim, None
+
+    def count(self) -> PointCount:
+        """How many points decode at the task's resolution: exact, conditions counted, requirements not."""
+        recipes = math.prod(size(dim) for dim in self.fidelity.recipe.values())
+        architectures = sum(count_layout(layout, self.resolution) for layout in self.layouts)
+        continua = tuple(d.name for d, _ in self.dimensions() if isinstance(d, Span) and d.count is None)
+        return PointCount(recipes * architectures, continua)
+
+    # --- identity ---
+
+    def said(self) -> dict[str, str]:
+        """What makes this the same space: task, space, require, objectives, fidelity, as flat names and readings."""
+        told = {"task.resolution": str(self.resolution), "task.classes": str(self.classes)}
+        for layout in self.layouts:
+            told |= {f"{layout.name}.patch": _reading(layout.patch)}
+            for number, stage in enumerate(layout.stages, 1):
+                where = f"{layout.name}.stage{number}" if len(layout.stages) > 1 else layout.name
+                for name in StagePlaces.__dataclass_fields__:
+                    place = getattr(stage, name)
+                    told[f"{where}.{name}"] = _reading(place)
+                    # a place shared between stages draws one value for all of them: that is said by its name
+                    if not isinstance(place, Fixed) and not getattr(place, "name", "").startswith(where):
+                        told[f"{where}.{name}"] += f" ({place.name}, shared)"
+        for bound in self.require.bounds:
+            told[f"require.{bound.metric}"] = f"{bound.low:g}..{bound.high:g}"
+        if self.require.non_decreasing_width:
+            told["require.width"] = "non-decreasing"
+        for objective in self.objectives:
+            told[f"objectives.{objective.metric}"] = f"{objective.goal}, worst {objective.worst:g}, {objective.scale}"
+        told["objectives.batch"] = str(self.throughput_batch)
+        fidelity = self.fidelity
+        told["fidelity.dataset"] = fidelity.dataset
+        told["fidelity.images"] = str(fidelity.images or "all")
+        told["fidelity.validation"] = f"{fidelity.validation:g}"
+        told["fidelity.epochs"] = ", ".join(map(str, fidelity.epochs))
+        told["fidelity.keep"] = f"{fidelity.keep:g}"
+        told |= {f"fidelity.recipe.{name}": _reading(dim) for name, dim in fidelity.recipe.items()}
+        return told
+
+    @property
+    def id(self) -> str:
+        """Equal for files that say the same: comments, order, `fixed_points` and `search` are free."""
+        return hashlib.sha256(json.dumps(self.said(), sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _stage(places: StagePlaces, choose: Choose) -> Stage:
+    chosen: dict[str, Any] = {name: resolve(getattr(places, name), choose) for name in ("depth", "width", "norm")}
+    scale: Any = resolve(places.layer_scale, choose)
+    return Stage(
+        **chosen,
+        layer_scale=scale,
+        token_mixer=resolve_branch(places.token_mixer, choose),
+        channel_mixer=resolve_branch(places.channel_mixer, choose),
+    )
+
+
+def _from(point: Mapping[str, Value]) -> Choose:
+    def choose(dim: Choice | Span) -> Value:
+        if dim.name not in point:
+            raise ArchitectureError(f'the point lacks "{dim.name}" ({dim})')
+        if not contains(dim, point[dim.name]):
+            raise ArchitectureError(f"the point has {dim.name} {point[dim.name]!r}, which is not in {dim}")
+        return point[dim.name]
+
+    return choose
+
+
+def _recording(point: Point, choose: Choose) -> Choose:
+    def recording(dim: Choice | Span) -> Value:
+        point[dim.name] = choose(dim)
+        return point[dim.name]
+
+    return recording
+
+
+def default_value(dim: Choice | Span) -> Value:
+    """A choice's first value; the middle of a range, by ratio where it is log."""
+    if isinstance(dim, Choice):
+        return dim.values[0]
+    if dim.count is not None and not dim.log:
+        return dim.value_at((dim.count - 1) // 2)
+    middle = math.sqrt(dim.low * dim.high) if dim.log else (dim.low + dim.high) / 2
+    return round(middle) if dim.whole else middle
+
+
+def _reading(place: Place) -> str:
+    if isinstance(place, Fixed):
+        return _word(place.value)
+    if isinstance(place, Choice):  # the order of a list is free
+        return "[" + ", ".join(sorted(map(_word, place.values))) + "]"
+    if isinstance(place, Span):
+        return str(place)
+    options = (
+        option.kind + "{" + ", ".join(f"{name}: {_reading(dim)}" for name, dim in sorted(option.fields.items())) + "}"
+        for option in place.options
+    )
+    return " | ".join(sorted(options))
+
+
+def _word(value: Value) -> str:
+    if value is None:
+        return "none"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+# --- encoding -------------------------------------------------------------------------------------------------------
+
+
+def _encode_layout(layout: LayoutPlaces, architecture: Architecture, point: Point) -> None:
+    """Adds the values of `architecture` to `point`, or raises NotInSpace."""
+    stages = architecture.stages
+    if len(stages) != len(layout.stages):
+        raise NotInSpace(f"has {len(layout.stages)} stages, not {len(stages)}")
+    if not isinstance(architecture.stem, Patches):
+        raise NotInSpace("its stem is not cut patches")
+    drawn = Architecture(  # what the space would make of these stages: its stem, merging and head are not dimensions
+        stem=Patches(patch=architecture.stem.patch), stages=stages, head=MeanHead(norm=stages[-1].norm)
+    )
+    for part in ("stem", "merging", "head"):
+        if getattr(drawn, part) != getattr(architecture, part):
+            raise NotInSpace(f"its {part} is {getattr(architecture, part)}, here it is {getattr(drawn, part)}")
+    _encode(layout.patch, architecture.stem.patch, "patch", point)
+    for number, (places, stage) in enumerate(zip(layout.stages, stages, strict=True), 1):
+        where = f"stage {number} " if len(stages) > 1 else ""
+        for name in ("depth", "width", "norm", "layer_scale"):
+            _encode(getattr(places, name), getattr(stage, name), where + name, point)
+        for name in ("token_mixer", "channel_mixer"):
+            _encode_branch(getattr(places, name), getattr(stage, name), where + name, point)
+
+
+def _encode(dim: Dim, value: Value, what: str, point: Point) -> None:
+    if not contains(dim, value):
+        reading = _word(dim.value) if isinstance(dim, Fixed) else str(dim)
+        raise NotInSpace(f"{what} is {_word(value)}, here it is {reading}")
+    if not isinstance(dim, Fixed) and point.setdefault(dim.name, value) != value:
+        raise NotInSpace(f"{what} is {_word(value)} in one stage and {_word(point[dim.name])} in another")
+
+
+def _encode_branch(branch: Branch, mixer: Any, what: str, point: Point) -> None:
+    for option in branch.options:
+        if type(mixer) is option.type:
+            if len(branch.options) > 1:
+                _encode(kind_choice(branch), option.kind, what, point)
+            for name, dim in option.fields.items():
+                _encode(dim, getattr(mixer, name), f"{what} {name}", point)
+            return
+    kinds = ", ".join(option.kind for option in branch.options)
+    raise NotInSpace(f"{what} is {type(mixer).__name__}, here it is {kinds}")
+
+
+# --- counting -------------------------------------------------------------------------------------------------------
+
+Used = Callable[[Dim, Value], None]
+
+
+def count_layout(layout: LayoutPlaces, resolution: int, used: Used = lambda dim, value: None) -> int:
+    """Points of one layout that decode at `resolution`; `used` hears each ruled value in any of them.
+
+    Only the patch size (it must divide), and widths against the mixers' own rules (`width_rule` of their dataclass)
+    hang together. Those are enumerated; everything else multiplies.
+    """
+    stride = 2 ** (len(layout.stages) - 1)
+    patches = [p for p in values(layout.patch) or [] if isinstance(p, int) and resolution % (p * stride) == 0]
+    free: dict[int, int] = {}  # id of a place -> its size: each place once, however many stages share it
+    for stage in layout.stages:
+        for place in (stage.depth, stage.channel_mixer, stage.norm, stage.layer_scale):
+            free[id(place)] = size(place)
+    mixed = _count_mixing([(stage.width, stage.token_mixer) for stage in layout.stages], used)
+    if mixed:
+        for patch in patches:
+            used(layout.patch, patch)
+    return len(patches) * math.prod(free.values()) * mixed
+
+
+def _count_mixing(stages: list[tuple[Dim, Branch]], used: Used) -> int:
+    """Joint values of the widths and token mixers of all stages that obey the mixers' rules."""
+    shared_widths = {id(w): w for w, _ in stages if sum(other is w for other, _ in stages) > 1}
+    shared_mixers = {id(m): m for _, m in stages if sum(other is m for _, other in stages) > 1}
+    if not shared_widths and not shared_mixers:
+        return math.prod(_count_pairs(_widths(w), _configs(m), used) for w, m in stages)
+    # a shared width or mixer is one dimension: fix its value, then the stages are independent again
+    total = 0
+    for fixed_widths in itertools.product(*([(i, w) for w in _widths(dim)] for i, dim in shared_widths.items())):
+        for fixed_mixers in itertools.product(*([(i, c) for c in _configs(m)] for i, m in shared_mixers.items())):
+            width_of, config_of = dict(fixed_widths), dict(fixed_mixers)
+            product = math.prod(config.count for config in config_of.values())
+            for w, m in stages:
+                one_width = [width_of[id(w)]] if id(w) in width_of else _widths(w)
+                one_config = [config_of[id(m)]._replace(count=1)] if id(m) in config_of else _configs(m)
+                product *= _count_pairs(one_width, one_config, used)
+                if not product:
+                    break
+            total += product
+    return total
+
+
+class _Config(NamedTuple):
+    """Mixer settings that its width rule treats alike."""
+
+    mixer: Any  # an instance with the ruled fields set
+    ruled: tuple[tuple[Dim, Value], ...]
+    count: int  # settings of its other fields
+
+
+def _configs(branch: Branch) -> list[_Config]:
+    configs = []
+    for option in branch.options:
+        rule = getattr(option.type, "width_rule", ())
+        ruled = {name: option.fields[name] for name in rule}
+        others = math.prod(size(dim) for name, dim in option.fields.items() if name not in ruled)
+        for combination in itertools.product(*(values(dim) or [] for dim in ruled.values())):
+            mixer = option.type(**dict(zip(ruled, combination, strict=True))) if ruled else None
+            configs.append(_Config(mixer, tuple(zip(ruled.values(), combination, strict=True)), others))
+    return configs
+
+
+def _widths(dim: Dim) -> list[tuple[Dim, int]]:
+    return [(dim, int(value)) for value in values(dim) or [] if isinstance(value, int)]
+
+
+def _count_pairs(widths: list[tuple[Dim, int]], configs: list[_Config], used: Used) -> int:
+    total = 0
+    for dim, width in widths:
+        for config in configs:
+            if config.mixer is None or config.mixer.unfit_for_width(width) is None:
+                total += config.count
+                used(dim, width)
+                for ruled_dim, value in config.ruled:
+                    used(ruled_dim, value)
+    return total
