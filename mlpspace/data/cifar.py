@@ -12,6 +12,7 @@ import numpy as np
 
 from mlpspace.data import pixels
 from mlpspace.data.pixels import Pixels, Rows
+from mlpspace.data.training_part import TrainingPart
 from mlpspace.errors import DataError
 
 _SIDE = 32
@@ -26,23 +27,24 @@ class CifarBatches:
     files: tuple[Path, ...]
     label_key: bytes
 
-    def labels(self) -> Rows:
-        """(N,)"""
-        return np.concatenate([_labels(file, self.label_key) for file in self.files])
+    def open(self) -> TrainingPart:
+        """Reads all of it.
 
-    def images(self, rows: Rows, resolution: int) -> Pixels:
-        """(len(rows), 3, s, s)"""
-        images = np.concatenate([_images(file) for file in self.files])
-        return pixels.fit(images[rows], resolution)
-
-    def place(self, row: int) -> str:
-        """File and row."""
-        for file in self.files:
-            held = len(_labels(file, self.label_key))
-            if row < held:
-                return f"{file}, row {row}"
-            row -= held
-        raise IndexError(row)
+        Raises:
+            DataError: a file that cannot be read, or holds something else.
+        """
+        batches = [_read(file) for file in self.files]
+        images = np.concatenate([_images(file, batch) for file, batch in zip(self.files, batches, strict=True)])
+        labels = [_labels(file, batch, self.label_key) for file, batch in zip(self.files, batches, strict=True)]
+        places = [
+            f"{file}, row {row}" for file, held in zip(self.files, labels, strict=True) for row in range(len(held))
+        ]
+        return TrainingPart(
+            files=self.files,
+            labels=np.concatenate(labels),
+            images=lambda rows, resolution: pixels.fit(images[rows], resolution),
+            place=places.__getitem__,
+        )
 
 
 def find(folder: Path) -> CifarBatches | None:
@@ -63,25 +65,21 @@ def find(folder: Path) -> CifarBatches | None:
     return None
 
 
-def _labels(file: Path, key: bytes) -> Rows:
-    batch = _read(file)
-    labels = batch.get(key)
-    if not isinstance(labels, list) or not all(type(label) is int for label in labels):
-        raise DataError(f"{file} has no list of whole numbers under {key.decode()!r}: {_AGAIN}")
-    if len(labels) != len(_rows(file, batch)):
-        raise DataError(f"{file} has {len(labels)} labels for {len(_rows(file, batch))} images: {_AGAIN}")
-    return np.array(labels, np.int64)
-
-
-def _images(file: Path) -> Pixels:
-    return _rows(file, _read(file)).reshape(-1, 3, _SIDE, _SIDE)
-
-
-def _rows(file: Path, batch: dict[Any, Any]) -> Pixels:
+def _images(file: Path, batch: dict[Any, Any]) -> Pixels:
+    """(n, 3, 32, 32); a row of the batch is all red, then all green, then all blue pixels."""
     rows = batch.get(b"data")
     if not isinstance(rows, np.ndarray) or rows.dtype != np.uint8 or rows.ndim != 2 or rows.shape[1] != 3 * _SIDE**2:
         raise DataError(f"{file} has no array of uint8 rows of {3 * _SIDE**2} under 'data': {_AGAIN}")
-    return rows
+    return rows.reshape(-1, 3, _SIDE, _SIDE)
+
+
+def _labels(file: Path, batch: dict[Any, Any], key: bytes) -> Rows:
+    labels, count = batch.get(key), len(batch[b"data"])
+    if not isinstance(labels, list) or not all(type(label) is int and abs(label) < 2**31 for label in labels):
+        raise DataError(f"{file} has no list of whole numbers under {key.decode()!r}: {_AGAIN}")
+    if len(labels) != count:
+        raise DataError(f"{file} has {len(labels)} labels for {count} images: {_AGAIN}")
+    return np.array(labels, np.int64)
 
 
 _AGAIN = "it is broken, or no batch of CIFAR. Unpack the archive again"

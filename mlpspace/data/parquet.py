@@ -1,9 +1,9 @@
-"""Datasets in parquet, as Hugging Face ships them: an image column (bytes, or a struct with bytes) and integer labels."""
+"""Datasets in parquet, as Hugging Face ships them: a column of encoded images and one of integer labels."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mlpspace.data import pixels
-from mlpspace.data.pixels import Pixels, Rows
+from mlpspace.data.pixels import Rows
+from mlpspace.data.training_part import TrainingPart
 from mlpspace.errors import DataError
 
 _LABEL_WORDS = ("label", "labels", "fine_label", "class", "target")
@@ -28,22 +29,25 @@ class Parquet:
     image_column: str
     label_column: str
 
-    def labels(self) -> Rows:
-        """(N,)"""
-        return np.concatenate([self._labels(file) for file in self.files])
+    def open(self) -> TrainingPart:
+        """Reads the labels only.
 
-    def images(self, rows: Rows, resolution: int) -> Pixels:
-        """(len(rows), C, s, s)"""
-        return pixels.decode(lambda: self._encoded(rows), len(rows), resolution)
+        Raises:
+            DataError: a file that cannot be read, a missing label.
+        """
+        labels = [self._labels(file) for file in self.files]
+        starts = np.cumsum([0, *map(len, labels)])
 
-    def place(self, row: int) -> str:
-        """File and row."""
-        for file in self.files:
-            held = _open(file).metadata.num_rows
-            if row < held:
-                return f"{file}, row {row}"
-            row -= held
-        raise IndexError(row)
+        def place(row: int) -> str:
+            at = int(np.searchsorted(starts, row, side="right")) - 1
+            return f"{self.files[at]}, row {row - starts[at]}"
+
+        return TrainingPart(
+            files=self.files,
+            labels=np.concatenate(labels),
+            images=lambda rows, resolution: pixels.decode(lambda: self._encoded(rows, place), len(rows), resolution),
+            place=place,
+        )
 
     def _labels(self, file: Path) -> Rows:
         column = _read(file, self.label_column)
@@ -52,20 +56,19 @@ class Parquet:
             raise DataError(f'{file}, row {row}: no label in the column "{self.label_column}". Take the row out')
         return column.to_numpy().astype(np.int64)
 
-    def _encoded(self, rows: Rows) -> Iterator[tuple[str, bytes]]:
-        """The bytes of the images of `rows`; only the row groups that hold one are read."""
+    def _encoded(self, rows: Rows, place: Callable[[int], str]) -> Iterator[tuple[str, bytes]]:
+        """The images of `rows`, as they are encoded; only the row groups that hold one are read."""
         start = 0
         for file in self.files:
-            opened, in_file = _open(file), 0
-            for group in range(opened.metadata.num_row_groups):
-                held = opened.metadata.row_group(group).num_rows
-                first, last = np.searchsorted(rows, (start, start + held))
-                if first < last:
+            layout = _open(file).metadata
+            for group in range(layout.num_row_groups):
+                stop = start + layout.row_group(group).num_rows
+                wanted = rows[slice(*np.searchsorted(rows, (start, stop)))]
+                if len(wanted):
                     column = _read(file, self.image_column, group)
-                    for row in rows[first:last] - start:
-                        where = f"{file}, row {in_file + row}"
-                        yield where, _bytes(column[int(row)].as_py(), self.image_column, where)
-                start, in_file = start + held, in_file + held
+                    for row in wanted:
+                        yield place(row), _bytes(column[int(row) - start].as_py(), self.image_column, place(row))
+                start = stop
 
 
 def find(path: Path, classes: int) -> Parquet | None:
@@ -89,7 +92,9 @@ def find(path: Path, classes: int) -> Parquet | None:
     for file in training[1:]:
         names = _open(file).schema_arrow.names
         if image not in names or label not in names:
-            raise DataError(f'{file} has no columns "{image}" and "{label}", which {training[0].name} has: take it away')
+            raise DataError(
+                f'{file} has no columns "{image}" and "{label}", which {training[0].name} has: take it away'
+            )
     return Parquet(tuple(training), image, label)
 
 
@@ -156,7 +161,7 @@ def _columns(file: Path, classes: int) -> tuple[str, str]:
             said = f"several: {', '.join(found)}" if found else "none"
             raise DataError(
                 f"{file} should have one {what} and has {said}. Its columns: "
-                f"{', '.join(f'{field.name} ({field.type})' for field in schema)}. Write it anew with the two that count"
+                f"{', '.join(f'{field.name} ({field.type})' for field in schema)}. Write it with these two alone"
             )
     return images[0], labels[0]
 
@@ -168,7 +173,7 @@ def _holds_images(kind: Any) -> bool:
 
 
 def _class_names(schema: Any) -> dict[str, list[str]]:
-    """Column -> names of its classes, as Hugging Face's `datasets` notes them in the schema; {} if it did not write it."""
+    """Column -> names of its classes, where Hugging Face's `datasets` noted them in the schema."""
     try:
         told = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
         features = told.get("info", {}).get("features", {})

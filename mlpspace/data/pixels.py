@@ -61,7 +61,9 @@ def decode(encoded: Callable[[], Iterable[tuple[str, bytes]]], count: int, resol
     for at, (where, data) in enumerate(encoded()):
         image = _opened(where, data)
         try:
-            image.draft(None, (2 * resolution, 2 * resolution))  # a large JPEG is decoded at 1/2, 1/4 or 1/8 of its size
+            image.draft(
+                None, (2 * resolution, 2 * resolution)
+            )  # a large JPEG is decoded at 1/2, 1/4 or 1/8 of its size
             image = image.convert("L" if image.mode in _GRAY else "RGB")
         except Exception as error:  # its decoders raise anything on broken input
             raise _broken(where, error) from error

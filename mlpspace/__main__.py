@@ -1,0 +1,5 @@
+"""`python -m mlpspace` is `mlpspace`."""
+
+from mlpspace.cli import main
+
+main()

@@ -1,0 +1,262 @@
+"""The command line: arguments -> calls -> text and exit codes. The only file that prints.
+
+Exit codes: 0 done, 1 a check failed or there is nothing to show, 2 the user's mistake, 130 after a clean Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+
+from mlpspace import __version__
+from mlpspace.errors import UserError
+
+if TYPE_CHECKING:
+    from mlpspace.front import Front
+    from mlpspace.space import Space
+    from mlpspace.study import Study
+
+NOTHING, MISTAKE, INTERRUPTED = 1, 2, 130
+
+EPILOG = """\b
+A first hour:
+  mlpspace space spaces/hybrid.yaml     what the space holds
+  mlpspace search spaces/hybrid.yaml    search it; the same command goes on
+  mlpspace pareto studies/run1          the front
+\b
+Shell completion (bash; zsh and fish alike):
+  eval "$(_MLPSPACE_COMPLETE=bash_source mlpspace)"
+"""
+
+
+def main() -> NoReturn:
+    """The entry point: every mistake of the user's becomes a text and exit code 2."""
+    try:
+        code = cli.main(standalone_mode=False)
+    except UserError as error:
+        click.echo(str(error), err=True)
+        code = MISTAKE
+    except click.exceptions.Exit as error:
+        code = error.exit_code
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("interrupted", err=True)
+        code = INTERRUPTED
+    except BrokenPipeError:  # the reader of a pipe has enough
+        sys.stderr.close()
+        code = 0
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}, epilog=EPILOG)
+@click.version_option(__version__, "--version", prog_name="mlpspace")
+def cli() -> None:
+    """Architecture search and design-space exploration for MLP-style vision backbones.
+
+    One YAML file says what may vary. Workers train proxies of the networks it allows, Optuna works on the Pareto
+    front of what you want of them, and one SQLite file keeps all of it.
+    """
+
+
+# --- space ----------------------------------------------------------------------------------------------------------
+
+
+@cli.command("space")
+@click.argument("file", type=click.Path())
+@click.option("--draws", type=click.IntRange(1, 1_000_000), default=1000, show_default=True, help="Random draws.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the draws.")
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+def space_command(file: str, draws: int, seed: int, as_json: bool) -> None:
+    """Check a space FILE and say what it holds.
+
+    Prints how many points decode, the dimensions, how many random draws meet the requirements, and the quartiles of
+    their params and MACs. Exits 2 with every mistake of the file, 1 if no draw meets the requirements.
+    """
+    from mlpspace import survey
+    from mlpspace.space import load_space
+
+    told = survey.survey(load_space(file), draws=draws, seed=seed)
+    click.echo(json.dumps(told.as_json(), indent=2) if as_json else survey.text(told))
+    if not told.meeting:
+        raise click.exceptions.Exit(NOTHING)
+
+
+# --- search ---------------------------------------------------------------------------------------------------------
+
+
+class _Seconds(click.ParamType):
+    """`90`, `90s`, `10m`, `1h30m`, `2d` as seconds."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        if isinstance(value, int | float):
+            return float(value)
+        units = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0}
+        if re.fullmatch(r"\d+(\.\d+)?", value):
+            return float(value)
+        parts = re.findall(r"(\d+(?:\.\d+)?)([dhms])", value)
+        if not parts or "".join(f"{number}{unit}" for number, unit in parts) != value:
+            self.fail(f'"{value}" is no duration; write 90s, 10m, 1h30m or 2d.', param, ctx)
+        return sum(float(number) * units[unit] for number, unit in parts)
+
+
+class _Place(click.ParamType):
+    """`NAME=PATH`."""
+
+    name = "NAME=PATH"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str]:
+        name, sign, path = str(value).partition("=")
+        if not (sign and name and path):
+            self.fail(f'"{value}" is not NAME=PATH, such as cifar10=~/data/cifar10.', param, ctx)
+        return name, str(Path(path).expanduser())
+
+
+@cli.command("search")
+@click.argument("file", type=click.Path())
+@click.option("--study", type=click.Path(path_type=Path), help="Folder of the study. [default: the one under studies/ that holds this space, else the next studies/runN]")
+@click.option("--trials", type=click.IntRange(1), help="Total of the study. [default: as the space says]")
+@click.option("--time-budget", type=_Seconds(), help="Total of the study, such as 90s, 10m, 1h30m.")
+@click.option("--workers", type=click.IntRange(1, 10_000), help="Trials at once. [default: one per GPU; without GPUs one per core, at most 8]")
+@click.option("--gpus-per-worker", type=click.FloatRange(0), help="A share such as 0.5 puts several workers on one GPU. [default: 1 where there are GPUs]")
+@click.option("--address", help='Of a running Ray cluster, such as "auto" on one of its machines. [default: this machine]')
+@click.option("--data", multiple=True, type=_Place(), help="Where the space's dataset lives.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
+@click.option("--seed", type=click.IntRange(0, 2**31 - 1), help="Of the sampler and the trainings. [default: as the space says]")
+@click.option("--engine", type=click.Choice(["ray", "inline"]), default="ray", show_default=True, help="inline: one after the other in this process, without Ray.")
+@click.option("--plain", is_flag=True, help="Plain lines even in a terminal.")
+def search_command(file: str, study: Path | None, **options: Any) -> None:
+    """Search the space in FILE.
+
+    The same command goes on with its study until the number of trials is reached. Ctrl-C ends cleanly: nothing that
+    was measured is lost, and what was training is trained again.
+    """
+    from mlpspace.driver import Options, search
+
+    data = options.pop("data")
+    if len({name for name, _ in data}) < len(data):
+        raise UserError("--data names one dataset twice.")
+    command = " ".join(["mlpspace", *sys.argv[1:]])
+    told = search(file, study, Options(**options, data=dict(data)), command=command, write=_line)
+    _print_front(told.study, told.space, plot_hint=True)
+    if told.interrupted:
+        click.echo(f"\nInterrupted after {told.done} of {told.total} trials. To go on:\n  {told.go_on}")
+        raise click.exceptions.Exit(INTERRUPTED)
+    if told.unfinished:
+        click.echo(f"\n{told.unfinished}\n  To go on: {told.go_on}")
+
+
+def _line(text: str) -> None:
+    click.echo(text)
+    sys.stdout.flush()
+
+
+def _print_front(study: Study, space: Space, *, plot_hint: bool) -> None:
+    from mlpspace import report
+    from mlpspace.front import front
+
+    found = front(study, space.objectives)
+    click.echo("")
+    if not found.points:
+        click.echo("No trial has finished yet.")
+        return
+    click.echo(report.front_table(found, width=_width()))
+    if plot_hint:
+        click.echo(f"\n  mlpspace pareto {study.folder} --plot front.png")
+
+
+def _width() -> int:
+    import shutil
+
+    return max(80, shutil.get_terminal_size((140, 40)).columns)
+
+
+# --- reading a study ------------------------------------------------------------------------------------------------
+
+
+@cli.command("pareto")
+@click.argument("study", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@click.option("--csv", "as_csv", is_flag=True, help="For spreadsheets.")
+@click.option("--plot", type=click.Path(path_type=Path, dir_okay=False), help="Draw the front into a .png, .svg or .pdf file.")
+def pareto_command(study: Path, as_json: bool, as_csv: bool, plot: Path | None) -> None:
+    """The Pareto front of the study in folder STUDY, the published networks marked on it.
+
+    Exits 1 where there is no front yet.
+    """
+    from mlpspace import report
+
+    if as_json and as_csv:
+        raise UserError("Use just one of --json and --csv.")
+    opened, found = _front_of(study)
+    if plot is not None and found.points:
+        report.plot_front(found, plot, title=_title(opened))
+    if as_json:
+        click.echo(json.dumps(report.front_json(found), indent=2))
+    elif as_csv:
+        click.echo(report.front_csv(found), nl=False)
+    elif found.points:
+        click.echo(report.front_table(found, width=_width()))
+    if not found.points:
+        click.echo(f"No trial of {study} has finished yet.\n  To watch it: mlpspace status {study}", err=True)
+        raise click.exceptions.Exit(NOTHING)
+    if plot is not None:
+        click.echo(f"wrote {plot}", err=True)
+
+
+@cli.command("show")
+@click.argument("study", type=click.Path(path_type=Path))
+@click.argument("trial", type=int)
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+def show_command(study: Path, trial: int, as_json: bool) -> None:
+    """One TRIAL of the study in folder STUDY: its architecture as YAML for a space file, counts, curve."""
+    from mlpspace import report
+    from mlpspace.space.writer import layout_yaml
+    from mlpspace.study import Study
+
+    found = Study(study).trial(trial)
+    if as_json:
+        click.echo(json.dumps(report.trial_json(found), indent=2))
+        return
+    click.echo(report.trial_text(found, yaml=layout_yaml(found.architecture, f"trial{trial}")))
+
+
+@cli.command("status")
+@click.argument("study", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+def status_command(study: Path, as_json: bool) -> None:
+    """How the search in folder STUDY is doing, from any terminal."""
+    from mlpspace import report
+
+    opened, found = _front_of(study)
+    space = _space_of(opened)
+    told = report.status(opened, found, total=space.trials)
+    click.echo(json.dumps(told, indent=2) if as_json else report.status_text(told))
+
+
+def _space_of(study: Study) -> Space:
+    from mlpspace.space import read_space
+
+    return read_space(study.space_text, str(study.folder / "space.yaml"))
+
+
+def _front_of(folder: Path) -> tuple[Study, Front]:
+    from mlpspace.front import front
+    from mlpspace.study import Study
+
+    study = Study(folder)
+    return study, front(study, _space_of(study).objectives)
+
+
+def _title(study: Study) -> str:
+    return f"Pareto front of {study.folder}"
+
+

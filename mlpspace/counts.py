@@ -1,0 +1,2 @@
+from mlpspace.profile import *
+from mlpspace.profile import Profile, profile

@@ -1,0 +1,291 @@
+"""One session of a search: which study, what is left to do, which engine, what is shown meanwhile."""
+
+from __future__ import annotations
+
+import shlex
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mlpspace.data import catalog
+from mlpspace.errors import DataError, SpaceError, StudyError
+from mlpspace.manifest import manifest
+from mlpspace.space import Space, load_space, read_space
+from mlpspace.study import Study, Trial
+
+if TYPE_CHECKING:
+    from mlpspace.live import LiveView, PlainView
+    from mlpspace.search import Search
+
+STUDIES = Path("studies")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """Where and how much: what the flags say. None: not given."""
+
+    trials: int | None = None
+    time_budget: float | None = None  # seconds
+    workers: int | None = None
+    gpus_per_worker: float | None = None
+    address: str | None = None
+    data: dict[str, str]
+    device: str = "auto"
+    seed: int | None = None
+    engine: str = "ray"
+    plain: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """How a session ended."""
+
+    study: Study
+    space: Space
+    done: int
+    total: int
+    interrupted: bool
+    unfinished: str | None  # why trials are left to do, where it was no interrupt
+    go_on: str  # what to type
+
+
+def search(
+    file: str, folder: Path | None, options: Options, *, command: str, write: Callable[[str], None]
+) -> Outcome:
+    """Search the space in `file` until the study is done, or somebody stops it.
+
+    Raises:
+        UserError: a mistake in the file, the flags, the study or the data; nothing was lost.
+    """
+    space = load_space(file)
+    for name in options.data:
+        if name != space.fidelity.dataset:
+            raise DataError(f"--data {name}=...: the space uses {space.fidelity.dataset}, not {name}.")
+    study = _study_of(space, folder)
+    total = options.trials or space.trials
+    if study is not None and _is_done(study, total):
+        write(f"{study.folder}: all {total} trials are done; nothing was added. For more: --trials {2 * total}")
+        return _outcome(study, space, total, options, file, interrupted=False, stopped=None)
+    path = options.data.get(space.fidelity.dataset) or _data_path_of(study, space.fidelity.dataset)
+    catalog.check(space.fidelity.dataset, path, space.classes)
+    path = path and str(Path(path).resolve())
+    if study is None:
+        study = _create(folder or _next_folder(), space, command, path)
+        write(f"new study {study.folder}")
+    else:
+        write(f"going on with {study.folder}: {sum(t.state != 'running' for t in study.trials())} of {total} trials done")
+    interrupted, stopped = _run(study, space, options, total=total, data_path=path, command=command, write=write)
+    return _outcome(study, space, total, options, file, interrupted=interrupted, stopped=stopped)
+
+
+# --- which study ----------------------------------------------------------------------------------------------------
+
+
+def _study_of(space: Space, folder: Path | None) -> Study | None:
+    """The study to go on with; None where a new one is to be made.
+
+    Raises:
+        StudyError: `folder` holds another space; the text has the difference.
+    """
+    if folder is not None:
+        if not (folder / "study.db").exists():
+            return None
+        study = Study(folder)
+        _refuse_another(space, study)
+        return study
+    for database in sorted(STUDIES.glob("*/study.db")):
+        try:
+            study = Study(database.parent)
+            if _space_of(study).id == space.id:
+                return study
+        except (StudyError, SpaceError, OSError):
+            continue  # not ours to judge here: `mlpspace status` tells what is wrong with it
+    return None
+
+
+def _space_of(study: Study) -> Space:
+    return read_space(study.space_text, str(study.folder / "space.yaml"))
+
+
+def _refuse_another(space: Space, study: Study) -> None:
+    theirs = _space_of(study)
+    if theirs.id == space.id:
+        return
+    ours_said, theirs_said = space.said(), theirs.said()
+    lines = [f"{study.folder} was searched with another space:"]
+    for name in sorted({*ours_said, *theirs_said}):
+        was, now = theirs_said.get(name, "not there"), ours_said.get(name, "not there")
+        if was != now:
+            lines.append(f"  {name} was {was}, is {now}")
+    lines.append(f"  To go on:      mlpspace search {study.folder / 'space.yaml'} --study {study.folder}")
+    lines.append(f"  To start anew: mlpspace search {space.path} --study {_next_folder()}")
+    raise StudyError("\n".join(lines))
+
+
+def _next_folder() -> Path:
+    taken = {path.name for path in STUDIES.glob("run*")}
+    return next(STUDIES / f"run{n}" for n in range(1, len(taken) + 2) if f"run{n}" not in taken)
+
+
+def _create(folder: Path, space: Space, command: str, data_path: str | None) -> Study:
+    data = {space.fidelity.dataset: data_path} if data_path else {}
+    told = manifest(command=command, space_id=space.id, data=data)
+    return Study.create(folder, space_text=space.text, manifest=told)
+
+
+def _data_path_of(study: Study | None, dataset: str) -> str | None:
+    """Where the dataset lay when the study was made: the same command need not say it again."""
+    return None if study is None else study.manifest.get("data", {}).get(dataset)
+
+
+def _is_done(study: Study, total: int) -> bool:
+    trials = study.trials()
+    return len(trials) >= total and not any(trial.state == "running" for trial in trials)
+
+
+# --- the session ----------------------------------------------------------------------------------------------------
+
+
+def _run(
+    study: Study,
+    space: Space,
+    options: Options,
+    *,
+    total: int,
+    data_path: str | None,
+    command: str,
+    write: Callable[[str], None],
+) -> tuple[bool, str | None]:
+    """(whether it was interrupted, why the search stopped). Heavy imports are here, not before anything was checked."""
+    import math
+
+    # first of all the heavy things: what follows must not be cut in two by seconds of imports
+    write("starting the workers ...")
+    from mlpspace import survey
+    from mlpspace.optuna_tables import OptunaTables
+    from mlpspace.sampler import Sampler
+    from mlpspace.search import Limits, Search
+
+    seed = space.seed if options.seed is None else options.seed
+    if len(space.fidelity.epochs) > 1:
+        write(survey.rungs_note(space))
+    with ExitStack() as stack:
+        writer = stack.enter_context(study.writing(command))
+        view = stack.enter_context(_view(options, str(study.folder), write))
+        sampler = Sampler(space, seed=seed)
+        mirror = OptunaTables(
+            study.database,
+            study_name=study.folder.resolve().name,
+            directions=[objective.goal for objective in space.objectives],
+            metric_names=[objective.metric for objective in space.objectives],
+        )
+        stack.callback(mirror.close)
+        trials = study.trials()
+        mirror.reconcile(trials, sampler.distributions)
+        search = Search(
+            space,
+            writer=writer,
+            trials=trials,
+            sampler=sampler,
+            mirror=mirror,
+            limits=Limits(trials=total, seconds=math.inf if options.time_budget is None else options.time_budget),
+            seed=seed,
+            elapsed_seconds=study.elapsed_seconds,
+            data_path=data_path,
+            clock=time.monotonic,
+            observe=view.result,
+        )
+        view.search = search
+        interrupt = stack.enter_context(_Interrupt())
+        try:
+            _engine(search, options, interrupt)
+        except KeyboardInterrupt:
+            interrupt.seen = True
+    return interrupt.seen, search.stopped
+
+
+def _engine(search: Search, options: Options, interrupt: _Interrupt) -> None:
+    import torch
+
+    from mlpspace import device
+
+    cores = device.cores()
+    if options.engine == "inline":
+        from mlpspace.engines import inline
+
+        inline.run(search, device=options.device, threads=cores, interrupted=lambda: interrupt.seen)
+        return
+    from mlpspace.engines import ray_tune
+
+    gpus_here = torch.cuda.device_count() if options.device != "cpu" else 0
+    gpus = options.gpus_per_worker
+    if gpus is None:
+        gpus = 1.0 if gpus_here or options.device.startswith("cuda") else 0.0
+    workers = options.workers or (max(1, int(gpus_here / gpus)) if gpus else min(cores, 8))
+    threads = max(1, cores // workers)
+    resources = ray_tune.Resources(
+        workers=workers,
+        cpus=1.0,
+        gpus=gpus,
+        address=options.address,
+        threads=threads,
+        device=options.device if gpus or options.device != "auto" else "cpu",
+    )
+    ray_tune.run(search, resources=resources, interrupted=lambda: interrupt.seen)
+
+
+class _Interrupt:
+    """The first Ctrl-C asks the engine to end; the second one ends it at once."""
+
+    def __init__(self) -> None:
+        self.seen = False
+        self._before: Any = None
+
+    def __enter__(self) -> _Interrupt:
+        self._before = signal.signal(signal.SIGINT, self._handle)
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        signal.signal(signal.SIGINT, self._before)
+
+    def _handle(self, number: int, frame: Any) -> None:
+        if self.seen:
+            raise KeyboardInterrupt
+        self.seen = True
+
+
+@contextmanager
+def _view(options: Options, title: str, write: Callable[[str], None]) -> Iterator[LiveView | PlainView]:
+    from mlpspace.live import LiveView, PlainView
+
+    view = PlainView(write) if options.plain or not sys.stdout.isatty() else LiveView(title)
+    with view:
+        yield view
+
+
+def _outcome(
+    study: Study, space: Space, total: int, options: Options, file: str, *, interrupted: bool, stopped: str | None
+) -> Outcome:
+    trials: list[Trial] = study.trials()
+    done = sum(trial.state != "running" for trial in trials)
+    words = ["mlpspace", "search", file, *(f"--data={name}={path}" for name, path in options.data.items())]
+    if study.folder.parent != STUDIES:
+        words.append(f"--study={study.folder}")
+    if options.trials is not None:
+        words.append(f"--trials={options.trials}")
+    return Outcome(
+        study=study,
+        space=space,
+        done=done,
+        total=total,
+        interrupted=interrupted,
+        unfinished=f"{stopped}: {done} of {total} trials done." if stopped and done < total else None,
+        go_on=shlex.join(words),
+    )
+
+

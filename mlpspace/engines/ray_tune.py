@@ -1,0 +1,286 @@
+"""The Ray Tune engine: the only file that imports ray.
+
+Tune keeps the workers (one actor each, reused from trial to trial) and hands our assignments to them. What is decided
+is decided by `Search`; what is true is in the ledger. Tune's own snapshots, loggers and retries are off: a search that
+was cut off is rebuilt from the ledger, never from a snapshot.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+import shutil
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+# read when ray is imported or started
+os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
+os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "100000000")
+os.environ.setdefault("TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S", "0")
+os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the new one prints a box even when asked to be silent
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+
+import ray
+from ray import tune
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+from ray.tune.search import Searcher
+from ray.tune.stopper import Stopper
+
+from mlpspace.engines.inline import Evaluate
+from mlpspace.engines.worker import Worker
+from mlpspace.errors import UserError
+from mlpspace.search import Search
+
+STEP_SECONDS = 0.2  # a worker reports what happened in about this time at once, so that quick trials take one message
+
+
+class EngineError(UserError):
+    """Ray cannot do what was asked; the text says what would help."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resources:
+    """What the workers get."""
+
+    workers: int
+    cpus: float  # a worker
+    gpus: float  # a worker
+    address: str | None  # of a running cluster; None starts Ray here
+    threads: int  # of torch, a worker
+    device: str
+
+
+class _Trainable(tune.Trainable):
+    """An actor: one assignment after the other, each a generator of events."""
+
+    def setup(self, config: dict[str, Any], make: Callable[[], Evaluate] | None = None) -> None:
+        assert make is not None
+        self._evaluate = make()
+        self._begin(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        self._events.close()
+        self._begin(new_config)
+        return True
+
+    def _begin(self, config: dict[str, Any]) -> None:
+        self._events: Any = self._evaluate(config["assignment"], config["bounds"])
+
+    def step(self) -> dict[str, Any]:
+        events = []
+        begun = time.monotonic()
+        while time.monotonic() - begun < STEP_SECONDS:
+            try:
+                events.append(next(self._events))
+            except StopIteration:
+                return {"events": events, "done": True}
+            except UserError as error:  # not this trial's fault: no trial can be evaluated
+                return {"events": events, "fatal": str(error), "done": True}
+        return {"events": events}
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """Nothing: trials of one rung have nothing to resume from."""
+
+    def load_checkpoint(self, checkpoint: Any) -> None:
+        """Nothing."""
+
+    def cleanup(self) -> None:
+        self._events.close()
+
+
+class _Bridge:
+    """Between Tune's callbacks and the search. Tune calls all of them in the driver's one thread."""
+
+    def __init__(self, search: Search, workers: int, interrupted: Callable[[], bool]) -> None:
+        self.search = search
+        self.workers = workers
+        self.interrupted = interrupted
+        self.numbers: dict[str, int] = {}  # Tune's trial id -> ours, of the trials at work
+        self.fatal: str | None = None
+
+    def __reduce__(self) -> Any:
+        return object, ()  # Tune pickles its state into snapshots that nobody reads; ours is in the ledger
+
+    def __deepcopy__(self, memo: Any) -> _Bridge:
+        return self
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        if len(self.numbers) >= self.workers:
+            return None
+        assignment = self.search.next_assignment()
+        if assignment is None:
+            return str(Searcher.FINISHED) if self.search.done else None
+        self.numbers[trial_id] = assignment.trial
+        return {"assignment": assignment, "bounds": self.search.measured_bounds(assignment.trial)}
+
+    def take(self, trial_id: str, result: Mapping[str, Any]) -> bool:
+        """Report what a worker sent. False: the trial shall stop."""
+        number = self.numbers.get(trial_id)
+        if number is None:
+            return False
+        if not all(self.search.report(number, event) for event in result.get("events", ())):
+            del self.numbers[trial_id]
+            return False
+        if "fatal" in result:
+            self.fatal = str(result["fatal"])
+            self.search.stop("failed")
+        elif result.get("done"):
+            self.search.completed(number)
+        return True
+
+    def ended(self, trial_id: str, result: Mapping[str, Any] | None, *, error: bool) -> None:
+        if not error and result:
+            self.take(trial_id, result)
+        number = self.numbers.pop(trial_id, None)
+        if error and number is not None:
+            self.search.lost(number, "the worker's process ended")
+
+
+class _Searcher(Searcher):
+    def __init__(self, bridge: _Bridge) -> None:
+        super().__init__()
+        self._bridge = bridge
+
+    def suggest(self, trial_id: str) -> Any:
+        return self._bridge.suggest(trial_id)
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        self._bridge.ended(trial_id, result, error=error)
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: the ledger has it."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing: see `save`."""
+
+
+class _Scheduler(FIFOScheduler):
+    def __init__(self, bridge: _Bridge) -> None:
+        super().__init__()
+        self._bridge = bridge
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        go_on = self._bridge.take(trial.trial_id, result)
+        return TrialScheduler.CONTINUE if go_on else TrialScheduler.STOP
+
+
+class _Stopper(Stopper):
+    def __init__(self, bridge: _Bridge) -> None:
+        self._bridge = bridge
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        return False
+
+    def stop_all(self) -> bool:
+        return self._bridge.search.done or self._bridge.fatal is not None or self._bridge.interrupted()
+
+
+def run(
+    search: Search,
+    *,
+    resources: Resources,
+    interrupted: Callable[[], bool],
+    make_evaluate: Callable[[], Evaluate] | None = None,
+) -> None:
+    """Run a search until it is done or `interrupted` says so.
+
+    Args:
+        make_evaluate: makes a worker in its own process; in tests and benchmarks a stand-in.
+
+    Raises:
+        EngineError: Ray or the cluster lacks what was asked for.
+        UserError: a worker cannot evaluate anything, such as a broken dataset.
+    """
+    make = make_evaluate or functools.partial(_worker_events, resources.device, resources.threads)
+    with _cluster(resources), _scratch() as folder:
+        _check(resources)
+        bridge = _Bridge(search, resources.workers, interrupted)
+        trainable = tune.with_resources(
+            tune.with_parameters(_Trainable, make=make), {"cpu": resources.cpus, "gpu": resources.gpus}
+        )
+        tuner = tune.Tuner(
+            trainable,
+            tune_config=tune.TuneConfig(
+                search_alg=_Searcher(bridge),
+                scheduler=_Scheduler(bridge),
+                num_samples=-1,
+                reuse_actors=True,
+            ),
+            run_config=tune.RunConfig(
+                name="search",
+                storage_path=str(folder),
+                verbose=0,
+                stop=_Stopper(bridge),
+                failure_config=tune.FailureConfig(max_failures=0),
+                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+            ),
+        )
+        if not search.done:
+            tuner.fit()
+    if bridge.fatal is not None:
+        raise UserError(bridge.fatal)
+
+
+def _worker_events(device: str, threads: int) -> Evaluate:
+    return Worker(device, threads).events
+
+
+@contextmanager
+def _cluster(resources: Resources) -> Iterator[None]:
+    already = ray.is_initialized()
+    if not already:
+        logging.getLogger("ray").setLevel(logging.ERROR)
+        options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
+        if resources.address is None:
+            options |= {
+                "num_cpus": max(1, round(resources.workers * resources.cpus)),
+                "include_dashboard": False,
+                "object_store_memory": 256 * 2**20,  # assignments and events are small
+            }
+        else:
+            options["address"] = resources.address
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                ray.init(**options)
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            raise EngineError(
+                f"Ray cannot be reached at {resources.address or 'this machine'}: {str(error).splitlines()[0]}\n"
+                "  To start a cluster: ray start --head, then --address auto on that machine."
+            ) from None
+    try:
+        yield
+    finally:
+        if not already:
+            ray.shutdown()
+
+
+def _check(resources: Resources) -> None:
+    """A worker that no node can hold would wait for ever."""
+    nodes = [node["Resources"] for node in ray.nodes() if node.get("Alive")]
+    needed = {"CPU": resources.cpus, "GPU": resources.gpus}
+    if not any(all(node.get(kind, 0) >= amount for kind, amount in needed.items()) for node in nodes):
+        have = "; ".join(", ".join(f"{n.get(kind, 0):g} {kind}" for kind in needed) for n in nodes)
+        raise EngineError(
+            f"No node can hold a worker with {resources.cpus:g} CPUs and {resources.gpus:g} GPUs. Nodes have: {have}.\n"
+            "  Lower --gpus-per-worker, or search with --device cpu."
+        )
+
+
+@contextmanager
+def _scratch() -> Iterator[Path]:
+    """A folder for what Tune insists on writing; nothing in it is needed again."""
+    folder = Path(tempfile.mkdtemp(prefix="mlpspace-tune-"))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

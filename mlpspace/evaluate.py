@@ -1,0 +1,123 @@
+"""All that a worker does for one assignment."""
+
+from __future__ import annotations
+
+import gc
+import traceback
+from collections.abc import Iterator, Mapping
+
+import torch
+
+from mlpspace.data import Dataset
+from mlpspace.measurement import Assignment, Event, Failure, Measurement, Progress
+from mlpspace.nets import build, deploy
+from mlpspace.objectives import METRICS
+from mlpspace.profile import counted, profile
+from mlpspace.proxy import train
+from mlpspace.quiet import QuietDevice
+from mlpspace.throughput import measure_throughput
+
+COUNT_TOLERANCE = 1e-3  # relative; more apart, and one of two counts is wrong
+
+
+def evaluate(
+    assignment: Assignment,
+    *,
+    dataset: Dataset,
+    device: torch.device,
+    quiet: QuietDevice,
+    require: Mapping[str, tuple[float, float]] = {},
+) -> Iterator[Event]:
+    """Build the network, check its counts, measure it, train it; tell each thing as soon as it is known.
+
+    It may be closed at any point, and frees the device's memory however it ends. Nothing that goes wrong with the
+    network is raised: it becomes a Failure, which is then the last event.
+
+    Args:
+        dataset: on `device`.
+        require: closed bounds on "throughput" and "peak_memory_mb"; a network outside one is not trained.
+    """
+    try:
+        yield from _evaluate(assignment, dataset=dataset, device=device, quiet=quiet, require=require)
+        return
+    except Exception as error:
+        failure = _failure(error)
+    finally:
+        if device.type == "cuda":
+            torch.cuda.empty_cache()  # others may share the GPU
+    # only here: the error with its frames, and the network in them, is gone by now
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    yield failure
+
+
+def _evaluate(
+    assignment: Assignment,
+    *,
+    dataset: Dataset,
+    device: torch.device,
+    quiet: QuietDevice,
+    require: Mapping[str, tuple[float, float]],
+) -> Iterator[Event]:
+    with quiet.busy():  # on a CPU this too is work that would disturb a measurement
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(assignment.seed)
+            network = build(assignment.architecture, assignment.resolution, assignment.classes)
+        arithmetic = profile(assignment.architecture, assignment.resolution, assignment.classes)
+        params, macs = counted(network, assignment.resolution)
+    for what, told, found in (("params", arithmetic.params, params), ("MACs", arithmetic.macs, macs)):
+        if abs(told - found) > COUNT_TOLERANCE * found:
+            yield Failure("error", f"{what}: {told:,} by arithmetic, {found:,} counted in the network")
+            return
+    if assignment.throughput_batch is not None:
+        yield Progress(phase="throughput", epochs=assignment.epochs[-1])
+        with quiet.busy():
+            deployed = deploy(network.eval())
+        measured = measure_throughput(
+            deployed,
+            resolution=assignment.resolution,
+            batch=assignment.throughput_batch,
+            device=device,
+            quiet=quiet,
+        )
+        del deployed
+        yield from measured
+        broken = [_broken(m, *require[m.metric]) for m in measured if m.metric in require]
+        reasons = [reason for reason in broken if reason]
+        if reasons:
+            yield Failure("broken requirement", "; ".join(reasons))
+            return
+    yield Progress(phase="training", epochs=assignment.epochs[-1])
+    yield from train(
+        network.to(device),
+        dataset,
+        recipe=assignment.recipe,
+        epochs=assignment.epochs,
+        seed=assignment.seed,
+        device=device,
+        quiet=quiet,
+    )
+
+
+def _broken(measurement: Measurement, low: float, high: float) -> str | None:
+    """What bound the measured value breaks; None if it keeps both."""
+    if low <= measurement.value <= high:
+        return None
+    bound = f"at least {low:g}" if measurement.value < low else f"at most {high:g}"
+    unit = METRICS[measurement.metric].unit
+    return f"{measurement.metric} {measurement.value:.4g} {unit}, {bound} required"
+
+
+def _failure(error: Exception) -> Failure:
+    reason = "out of memory" if _out_of_memory(error) else "error"
+    where = traceback.extract_tb(error.__traceback__)[-1]
+    return Failure(reason, f"{type(error).__name__}: {error} ({where.filename}:{where.lineno}, in {where.name})")
+
+
+def _out_of_memory(error: Exception) -> bool:
+    """CUDA has a class for it, but its libraries and the CPU have only words."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    words = ("can't allocate memory", "DefaultCPUAllocator", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
+    return isinstance(error, RuntimeError) and any(word in str(error) for word in words)

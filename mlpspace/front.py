@@ -1,0 +1,192 @@
+"""The Pareto front of a study: the non-dominated trials among those that were measured alike.
+
+Two accuracies compare at one rung, with the same epochs, dataset, resolution and protocol; two throughputs on the same
+device, with the same batch, precision, threads and protocol. Where a study holds several kinds, the commonest stands
+and the others are left out, counted by reason. Counts (params, macs) always compare.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from mlpspace import pareto
+from mlpspace.objectives import METRICS, Objective, costs
+from mlpspace.study import Record, Study, Trial
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """A trial that takes part, with the measurements it takes part with."""
+
+    trial: Trial
+    records: Mapping[str, Record]  # metric -> measurement; what is no objective is there if it was measured alike
+    values: Mapping[str, float]  # metric -> number: `records`, params and macs
+    on_front: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Front:
+    """The front of a study at one rung."""
+
+    objectives: tuple[Objective, ...]
+    entries: tuple[Entry, ...]  # all that take part, the best in the first objective first
+    left_out: Mapping[str, int]  # reason -> trials that cannot take part, the commonest first
+    hypervolume: float  # of the costs: %, and factors of ten where an objective is logarithmic
+    rung: int | None  # None, as epochs, where no objective takes training
+    epochs: int | None
+
+    @property
+    def points(self) -> tuple[Entry, ...]:
+        """Those on the front."""
+        return tuple(entry for entry in self.entries if entry.on_front)
+
+    @property
+    def fixed_points_off(self) -> tuple[Entry, ...]:
+        """The published networks that are not on the front."""
+        return tuple(entry for entry in self.entries if entry.trial.label and not entry.on_front)
+
+    def circumstances(self, metric: str) -> Record | None:
+        """One of the measurements of `metric`: what they all share stands in it. None if there is none."""
+        return next((entry.records[metric] for entry in self.entries if metric in entry.records), None)
+
+
+def front(study: Study | Iterable[Trial], objectives: tuple[Objective, ...], *, rung: int | None = None) -> Front:
+    """The front of a study, or of its trials.
+
+    Args:
+        objectives: those of the study's space.
+        rung: at which accuracies are compared; None: the last that any trial has reached.
+
+    A published network takes part like any other trial. Of two trials of one architecture with one recipe only the
+    first does, since noise would let both stand; and two recipes of one architecture share its first throughput.
+    """
+    trials = study.trials() if isinstance(study, Study) else list(study)
+    feasible = [trial for trial in trials if trial.state != "infeasible"]
+    infeasible = (trial for trial in trials if trial.state == "infeasible")
+    left_out = Counter(f"infeasible: {trial.reason or 'no reason given'}" for trial in infeasible)
+    if rung is None:
+        rungs = [record.rung for trial in feasible for record in trial.records if record.rung is not None]
+        rung = max(rungs, default=None)
+    taking_part, why_not = _comparable(feasible, objectives, rung)
+    left_out += why_not
+    all_values = [_values(trial, records) for trial, records in taking_part]
+    table = np.array([costs(objectives, values) for values in all_values]).reshape(-1, len(objectives))
+    entries = [
+        Entry(trial=trial, records=records, values=values, on_front=bool(on_front))
+        for (trial, records), values, on_front in zip(taking_part, all_values, pareto.pareto_front(table), strict=True)
+    ]
+    trained = any(METRICS[objective.metric].trained for objective in objectives)
+    accuracies = (entry.records["accuracy"] for entry in entries if "accuracy" in entry.records)
+    return Front(
+        objectives=objectives,
+        entries=tuple(entries[i] for i in np.lexsort(table.T[::-1])),
+        left_out=dict(left_out.most_common()),
+        hypervolume=pareto.hypervolume(table, [objective.cost(objective.worst) for objective in objectives]),
+        rung=rung if trained else None,
+        epochs=next((record.epochs for record in accuracies), None) if trained else None,
+    )
+
+
+def _comparable(
+    feasible: list[Trial], objectives: tuple[Objective, ...], rung: int | None
+) -> tuple[list[tuple[Trial, dict[str, Record]]], Counter[str]]:
+    """The trials that can be compared, each with the measurements that it takes part with; why the others cannot."""
+    kinds = {metric: _kind_that_stands(metric, feasible, rung) for metric in METRICS if METRICS[metric].measured}
+    of_architecture: dict[tuple[str, str], Record] = {}
+    seen: set[tuple[str, str]] = set()
+    left_out: Counter[str] = Counter()
+    taking_part: list[tuple[Trial, dict[str, Record]]] = []
+    for trial in feasible:
+        records = {}
+        for metric, kind in kinds.items():
+            alike = [record for record in _at_rung(trial, metric, rung) if _kind(record) == kind]
+            if alike and METRICS[metric].trained:
+                records[metric] = alike[-1]
+            elif alike:
+                records[metric] = of_architecture.setdefault((trial.architecture_id, metric), alike[-1])
+        reason = _why_left_out(trial, objectives, records, kinds, rung)
+        network = (trial.architecture_id, trial.recipe_json)
+        if reason is None and network in seen:
+            reason = "the same network and recipe as an earlier trial"
+        if reason is None:
+            seen.add(network)
+            taking_part.append((trial, records))
+        else:
+            left_out[reason] += 1
+    return taking_part, left_out
+
+
+# what two measurements must share to be compared, with the words for one that differs; the first difference is told
+_TRAINED_ALIKE = {
+    "dataset": "trained on another dataset",
+    "resolution": "trained at another resolution",
+    "epochs": "trained for another number of epochs",
+    "protocol": "accuracy measured by another protocol",
+}
+_TIMED_ALIKE = {
+    "device": "measured on another device",
+    "batch": "measured with another batch",
+    "precision": "measured in another precision",
+    "threads": "measured with another number of threads",
+    "protocol": "throughput measured by another protocol",
+}
+
+Kind = dict[str, object]
+
+
+def _alike(metric: str) -> dict[str, str]:
+    return _TRAINED_ALIKE if METRICS[metric].trained else _TIMED_ALIKE
+
+
+def _kind(record: Record) -> Kind:
+    return {name: getattr(record, name) for name in _alike(record.metric)}
+
+
+def _at_rung(trial: Trial, metric: str, rung: int | None) -> list[Record]:
+    trained = METRICS[metric].trained
+    return [record for record in trial.records if record.metric == metric and (not trained or record.rung == rung)]
+
+
+def _kind_that_stands(metric: str, trials: list[Trial], rung: int | None) -> Kind | None:
+    """The kind that most trials have a measurement of; of two as common, the one of the newest trial."""
+    holders: defaultdict[tuple[object, ...], list[int]] = defaultdict(list)
+    for trial in trials:
+        for kind in {tuple(_kind(record).values()) for record in _at_rung(trial, metric, rung)}:
+            holders[kind].append(trial.number)
+    if not holders:
+        return None
+    commonest = max(holders, key=lambda kind: (len(holders[kind]), max(holders[kind])))
+    return dict(zip(_alike(metric), commonest, strict=True))
+
+
+def _why_left_out(
+    trial: Trial,
+    objectives: tuple[Objective, ...],
+    records: Mapping[str, Record],
+    kinds: Mapping[str, Kind | None],
+    rung: int | None,
+) -> str | None:
+    missing = [o.metric for o in objectives if METRICS[o.metric].measured and o.metric not in records]
+    for metric in missing:
+        others = _at_rung(trial, metric, rung)
+        kind = kinds[metric]
+        if others and kind is not None:
+            found = _kind(others[-1])
+            return next(words for name, words in _alike(metric).items() if found[name] != kind[name])
+    if not missing:
+        return None
+    if trial.state == "running":
+        return "still running"
+    if METRICS[missing[0]].trained:
+        reached = any(record.metric == missing[0] for record in trial.records)
+        return f"below rung {rung}" if reached else "never trained"
+    return f"no {missing[0]} measured"
+
+
+def _values(trial: Trial, records: Mapping[str, Record]) -> dict[str, float]:
+    counts = {"params": float(trial.params), "macs": float(trial.macs)}
+    return counts | {metric: record.value for metric, record in records.items()}

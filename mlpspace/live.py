@@ -1,0 +1,173 @@
+"""What a person sees while a search runs: a live screen in a terminal, else a plain line for each finished trial."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any
+
+from mlpspace.objectives import METRICS
+from mlpspace.report import count, duration
+from mlpspace.search import Result, Running, Search
+
+_BLOCKS = "▁▂▃▄▅▆▇█"
+
+
+def sparkline(values: list[float], width: int = 16) -> str:
+    """The last values as a row of little bars, from the lowest to the highest of them."""
+    shown = values[-width:]
+    if not shown:
+        return ""
+    low, high = min(shown), max(shown)
+    return "".join(_BLOCKS[round((v - low) / (high - low) * 7) if high > low else 3] for v in shown)
+
+
+def measured(metric: str, value: float) -> str:
+    """A value of a metric with its unit, as short as it can be said."""
+    if metric == "accuracy":
+        return f"{value:.2f} %"
+    if metric == "throughput":
+        return f"{value:,.0f} images/s"
+    if metric == "peak_memory_mb":
+        return f"{value:.1f} MB"
+    return f"{count(value)} {metric}"
+
+
+def result_line(result: Result, total: int, front: list[Result], metrics: list[str], done: int) -> str:
+    """One finished trial on one line."""
+    head = f"[{done:>{len(str(total))}}/{total}] trial {result.number:<3}"
+    name = f"  {result.label}" if result.label else ""
+    if result.reason is not None:
+        detail = (result.detail or "").strip().splitlines()
+        why = f": {detail[0]}" if detail else ""
+        return f"{head} infeasible, {result.reason}{why}  {result.architecture}{name}"
+    values = "  ".join(f"{measured(metric, result.values[metric]):>14}" for metric in metrics)
+    mark = "*" if any(each.number == result.number for each in front) else " "
+    return f"{head}{mark}{values}  {duration(result.seconds):>6}  {result.architecture}{name}"
+
+
+class PlainView:
+    """A line for each finished trial; `*` marks those that are on the front when they end."""
+
+    def __init__(self, write: Callable[[str], None]) -> None:
+        self._write = write
+        self.search: Search | None = None
+
+    def __enter__(self) -> PlainView:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        return None
+
+    def note(self, text: str) -> None:
+        """Something to know that is no trial."""
+        self._write(text)
+
+    def result(self, result: Result) -> None:
+        """Called by the search for each trial that ends."""
+        search = self.search
+        if search is None:
+            return
+        metrics = [objective.metric for objective in search.space.objectives]
+        front = search.front()
+        line = result_line(result, search.limits.trials, front, metrics, len(search.results))
+        left = search.seconds_left()
+        tail = f"  | front {len(front)}, hypervolume {search.hypervolume():.3f}"
+        self._write(line + tail + (f", about {duration(left)} left" if left else ""))
+
+
+class LiveView:
+    """A screen that redraws itself: progress, what each worker trains and its curve so far, the front growing."""
+
+    def __init__(self, title: str) -> None:
+        from rich.console import Console
+        from rich.live import Live
+
+        self.search: Search | None = None
+        self._title = title
+        self._last: list[str] = []
+        self._console = Console(stderr=False)
+        self._live = Live(console=self._console, get_renderable=self._render, refresh_per_second=4, transient=True)
+
+    def __enter__(self) -> LiveView:
+        self._live.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._live.__exit__(kind, error, trace)
+
+    def note(self, text: str) -> None:
+        """Something to know that is no trial; it stays above the screen."""
+        self._console.print(text, markup=False, highlight=False)
+
+    def result(self, result: Result) -> None:
+        """Called by the search for each trial that ends; failures stay above the screen."""
+        if result.reason is not None and self.search is not None:
+            self.note(result_line(result, self.search.limits.trials, [], [], len(self.search.results)))
+
+    def _render(self) -> Any:
+        from rich.console import Group
+        from rich.progress_bar import ProgressBar
+        from rich.table import Table
+        from rich.text import Text
+
+        search = self.search
+        if search is None:
+            return Text(f"{self._title}: starting the workers ...")
+        done, total = len(search.results), search.limits.trials
+        front = search.front()
+        left = search.seconds_left()
+        head = Table.grid(padding=(0, 2))
+        head.add_row(
+            Text(self._title, style="bold"),
+            f"{done} of {total} trials",
+            ProgressBar(total=max(1, total), completed=done, width=24),
+            f"{duration(search.elapsed_seconds)} so far" + (f", about {duration(left)} left" if left else ""),
+        )
+        head.add_row("", f"front {len(front)}", f"hypervolume {search.hypervolume():.3f}", "")
+
+        at_work = Table(box=None, pad_edge=False, title_justify="left", title="at work", title_style="dim")
+        for column in ("trial", "what", "accuracy %", "curve"):
+            at_work.add_column(column, justify="right" if column in ("trial", "accuracy %") else "left", no_wrap=True)
+        at_work.add_column("architecture", no_wrap=True, overflow="ellipsis")
+        for number, running in list(search.running.items()):
+            if running.given:
+                at_work.add_row(str(number), *_running_cells(running))
+
+        metrics = [objective.metric for objective in search.space.objectives]
+        table = Table(box=None, pad_edge=False, title_justify="left", title="front so far", title_style="dim")
+        table.add_column("trial", justify="right")
+        for metric in metrics:
+            unit = METRICS[metric].unit
+            table.add_column(f"{metric.removesuffix('_mb')} {unit}".strip(), justify="right", no_wrap=True)
+        table.add_column("architecture", no_wrap=True, overflow="ellipsis")
+        rows = max(3, self._console.height - 12 - len(search.running))
+        for result in front[:rows]:
+            name = Text(result.architecture)
+            if result.label:
+                name = Text.assemble((f"{result.label}  ", "bold"), result.architecture)
+            cells = [_cell(metric, result.values[metric]) for metric in metrics]
+            table.add_row(str(result.number), *cells, name)
+        if len(front) > rows:
+            table.add_row("", *[""] * len(metrics), f"... and {len(front) - rows} more")
+        return Group(head, Text(), at_work, Text(), table)
+
+
+def _cell(metric: str, value: float) -> str:
+    if metric in ("params", "macs"):
+        return count(value)
+    return f"{value:,.0f}" if metric == "throughput" else f"{value:.2f}"
+
+
+def _running_cells(running: Running) -> tuple[str, str, str, str]:
+    progress = running.progress
+    what = "waiting"
+    if progress is not None:
+        what = {"data": "reading data", "throughput": "measuring"}.get(progress.phase, progress.phase)
+        if progress.epochs:
+            what = f"epoch {progress.epoch} of {progress.epochs}"
+    accuracy = f"{running.curve[-1]:.2f}" if running.curve else ""
+    name = f"{running.label}  " if running.label else ""
+    return what, accuracy, sparkline(running.curve), name + running.assignment.architecture.describe()

@@ -1,0 +1,93 @@
+"""A device kept quiet while it is measured, among processes that share it.
+
+Two files of a folder on the node, locked with flock(2), which a dead process cannot keep:
+
+    room        held shared by each process at work, alone by the one that measures
+    turnstile   passed on the way in by those at work, held by the one that measures while it waits and measures
+
+Without the turnstile trainers that come back at once would keep the room shared for ever.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+PROC_STAT = Path("/proc/stat")
+
+
+def node_folder() -> Path:
+    """The folder that all of this user's processes on this node share."""
+    return Path(tempfile.gettempdir()) / f"mlpspace-{os.getuid()}"
+
+
+class QuietDevice:
+    """The right to use a device (`device.key`), among all processes of a node.
+
+    For one thread of one process. It does not survive a fork: a child would share its parent's locks.
+    """
+
+    def __init__(self, device_key: str, folder: Path | None = None) -> None:
+        folder = folder or node_folder()
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._turnstile = open(folder / f"{device_key}.turnstile", "w")  # noqa: SIM115 -- held as long as the object
+        self._room = open(folder / f"{device_key}.room", "w")  # noqa: SIM115
+
+    @contextmanager
+    def busy(self) -> Iterator[float]:
+        """Held while the device works, by many at once; gives the seconds it waited for a measurement to end.
+
+        Wait for the device's last kernel before leaving, or it still runs while another measures.
+        """
+        asked = time.perf_counter()
+        try:
+            fcntl.flock(self._turnstile, fcntl.LOCK_SH)
+            fcntl.flock(self._room, fcntl.LOCK_SH)
+            fcntl.flock(self._turnstile, fcntl.LOCK_UN)
+            yield time.perf_counter() - asked
+        finally:  # both, as an interrupt may come between any two; to unlock what is not locked does no harm
+            fcntl.flock(self._turnstile, fcntl.LOCK_UN)
+            fcntl.flock(self._room, fcntl.LOCK_UN)
+
+    @contextmanager
+    def alone(self) -> Iterator[float]:
+        """Held while the device is measured, by one at a time, once all who are busy have left.
+
+        Gives the seconds waited. Not within `busy`: nobody would ever be alone.
+        """
+        asked = time.perf_counter()
+        try:
+            fcntl.flock(self._turnstile, fcntl.LOCK_EX)
+            fcntl.flock(self._room, fcntl.LOCK_EX)
+            yield time.perf_counter() - asked
+        finally:
+            fcntl.flock(self._room, fcntl.LOCK_UN)
+            fcntl.flock(self._turnstile, fcntl.LOCK_UN)
+
+
+class OtherPrograms:
+    """What all other processes take of the cores that this one may use. Linux tells; elsewhere nothing is seen."""
+
+    def __init__(self) -> None:
+        self._last = self._now()
+
+    def cores_used(self) -> float:
+        """How many of those cores they kept busy since the last call, on average; right to some 0.1 over 0.2 s."""
+        before, self._last = self._last, self._now()
+        busy, own, wall = (now - then for now, then in zip(self._last, before, strict=True))
+        return max(0.0, busy - own) / wall
+
+    def _now(self) -> tuple[float, float, float]:
+        """Seconds that these cores have been busy, that this process took, and that passed."""
+        if not PROC_STAT.exists():
+            return 0.0, 0.0, time.perf_counter()
+        ours = os.sched_getaffinity(0)
+        rows = [line.split() for line in PROC_STAT.read_text().splitlines()]
+        # user, nice, system, idle, iowait, irq, softirq, steal: all but the two that are idle (proc_stat(5))
+        busy = [sum(map(int, row[1:4] + row[6:9])) for row in rows if row[0] in {f"cpu{number}" for number in ours}]
+        return sum(busy) / os.sysconf("SC_CLK_TCK"), time.process_time(), time.perf_counter()

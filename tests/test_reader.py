@@ -1,0 +1,159 @@
+"""Space files: the four readings of a value, and every mistake with its line."""
+
+from __future__ import annotations
+
+import textwrap
+
+import pytest
+
+from mlpspace.errors import SpaceError
+from mlpspace.space import load_space, read_space
+
+GOOD = """\
+task: {classes: 10, resolution: 32}
+space:
+  layout:
+    isotropic:
+      patch: [2, 4, 8]
+      depth: 4..12
+      width: 64..256 step 32
+      token_mixer: {dense: {ratio: [0.5, 1.0]}, linear: {}}
+objectives:
+  accuracy: {goal: maximize, worst: 10}
+  throughput: {goal: maximize, worst: 100, scale: log}
+fidelity:
+  dataset: mnist5k
+  epochs: 4
+"""
+
+
+def mistakes(text: str) -> list[str]:
+    with pytest.raises(SpaceError) as caught:
+        read_space(textwrap.dedent(text), "s.yaml")
+    return caught.value.mistakes
+
+
+def changed(old: str, new: str) -> list[str]:
+    assert GOOD.count(old) == 1
+    return mistakes(GOOD.replace(old, new))
+
+
+def test_the_good_file_is_good():
+    space = read_space(GOOD)
+    # 3 patches x 9 depths x 7 widths x (2 dense ratios + 1 linear)
+    assert space.count().points == 3 * 9 * 7 * 3
+
+
+def test_scalars_are_read_as_people_write_them():
+    space = read_space(GOOD + "  recipe: {lr: 1e-3, augmentation: {flip: never}}\n")
+    assert space.default_recipe().lr == 0.001  # PyYAML alone gives the string "1e-3"
+    space = read_space(GOOD.replace("linear: {}", "axial: {identity: no}"))
+    mixers = space.layouts[0].stages[0].token_mixer
+    assert mixers.option("axial").fields["identity"].value is False
+    assert "is not a whole number" in changed("resolution: 32", "resolution: 1:30")[0]  # PyYAML alone gives 90
+
+
+def test_a_duplicate_key_is_refused_with_both_lines():
+    assert changed("      depth: 4..12\n", "      depth: 4..12\n      patch: 8\n") == [
+        's.yaml:7: "patch" stands twice in one mapping, first in line 5.'
+    ]
+
+
+def test_all_mistakes_are_told_at_once_each_with_its_line():
+    text = GOOD.replace("dense: {ratio", "densee: {ratio").replace("64..256 step 32", "96..160 step 24")
+    text = text.replace("worst: 10}", "worts: 10}").replace("epochs: 4", "epochs: four")
+    assert mistakes(text) == [
+        "s.yaml:7: width 96..160 step 24 does not end on a step: 96..144 or 96..168.",
+        's.yaml:8: token_mixer "densee" is not known. Did you mean "dense"? Known: axial, dense, dwconv,'
+        " external_attention, linear, none.",
+        's.yaml:10: accuracy: "worts" is not known. Did you mean "worst"? Known: goal, scale, worst.',
+        "s.yaml:10: accuracy lacks worst.",
+        's.yaml:14: epochs "four" is not a whole number (it takes a whole number from 1 to 1000000).',
+    ]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ("patch: [2, 4, 8]", "patch: [2, 3, 8]", "s.yaml:5: patch 3 can never divide 32 pixels; 2 or 4 would."),
+        ("patch: [2, 4, 8]", "patch: []", "s.yaml:5: patch is an empty list"),
+        ("patch: [2, 4, 8]", "patch: [2, 2]", 's.yaml:5: patch "2" stands twice in one list.'),
+        ("depth: 4..12", "depth: 12..4", "s.yaml:6: depth 12..4 runs backwards: 4..12."),
+        ("depth: 4..12", "depth: 0..4", "s.yaml:6: depth 0..4: 0 is not a whole number from 1 to 1000; the nearest is 1."),
+        ("depth: 4..12", "depth: ..12", "an end is missing: a dimension has two ends"),
+        ("depth: 4..12", "depth: 4.5", 's.yaml:6: depth "4.5" is not a whole number'),
+        ("linear: {}", "dwconv: {kernel: [3, 4]}", 's.yaml:8: kernel "4" is not an odd number from 1 to 31; the nearest is 5.'),
+        ("linear: {}", "dwconv: {kernel: 3..7}", "holds even numbers; it takes an odd number from 1 to 31: 3..7 step 2."),
+        ("linear: {}", "axial: {fusion: mean}", 's.yaml:8: fusion "mean" is not known. Known: concat, sum, weighted.'),
+        ("goal: maximize, worst: 10}", "goal: minimize, worst: 10}", "s.yaml:10: accuracy has the goal maximize, not minimize."),
+        ("  epochs: 4\n", "", "fidelity needs either epochs: 6 or rungs"),
+        ("fidelity:\n  dataset: mnist5k\n  epochs: 4\n", "", "s.yaml:1: the file lacks fidelity."),
+        ("      patch: [2, 4, 8]\n", "", "s.yaml:4: layout isotropic needs a patch, such as patch: 4."),
+        ("task: {", "require: {macs: 5M}\ntask: {", 's.yaml:1: macs "5M" is not an open or closed range, such as ..10M.'),
+        ("task: {", "require: {peak_memory: ..500}\ntask: {", 'peak_memory "500" needs a number with a unit, such as 500MB or 2GB.'),
+        ("task: {", "require: {width: rising}\ntask: {", 'the one requirement it knows is "non-decreasing"'),
+        ("task: {", "fixed_points: {names: [mixer_s61]}\ntask: {", 'Did you mean "mixer_s16"?'),
+        ("task: {", "fixed_points: {names: [mixer_h14], fit: exact}\ntask: {", "a stem of stride 14 needs a multiple of 14 pixels, not 32"),
+        ("task: {", "serach: {}\ntask: {", 's.yaml:1: the file: "serach" is not known. Did you mean "search"?'),
+        ("space:\n", "space:\n  norm: [layer, affine]\n  <<: {}\n", 'merging with "<<" is not part of the space language'),
+        ("depth: 4..12", "depth: 4\n      stages: [{depth: 1, width: 8}]", "has both depth (isotropic) and stages (pyramid)"),
+    ],
+)  # fmt: skip
+def test_a_mistake_says_what_was_found_and_what_would_do(old, new, told):
+    assert any(told in line for line in changed(old, new)), changed(old, new)
+
+
+def test_a_dimension_that_no_layout_uses_is_refused():
+    assert changed("  layout:\n", "  width: [8, 16]\n  layout:\n") == [
+        "s.yaml:3: width is never used: every layout says its own."
+    ]
+
+
+def test_heads_that_divide_no_width_are_refused_but_combinations_are_only_no_points():
+    attention = "linear: {}", "external_attention: {memory: 8, heads: [1, 3, 7]}"
+    # 96 and 192 divide by 3; none of 64..256 step 32 but 224 by 7
+    space = read_space(GOOD.replace(*attention))
+    assert space.count().points == 3 * 9 * (7 * 2 + 7 + 2 + 1)
+    told = changed("linear: {}", "external_attention: {memory: 8, heads: [1, 11]}")
+    assert told == [
+        "s.yaml:8: external_attention heads 11 goes with none of the values beside it: heads must divide width"
+        " times expansion."
+    ]
+
+
+def test_aliases_that_multiply_or_bite_their_tail_are_refused():
+    bomb = "a: &a [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]\n" + "".join(
+        f"{chr(98 + i)}: &{chr(98 + i)} [{', '.join([f'*{chr(97 + i)}'] * 10)}]\n" for i in range(8)
+    )
+    assert "the aliases stand for more than 100,000 values" in " ".join(mistakes(bomb))
+    assert "an alias stands inside of what it stands for" in " ".join(mistakes("task: &t {classes: *t}\n"))
+
+
+@pytest.mark.parametrize("text", ["", "   \n", "[1, 2]", "a: [", "a: b: c", "\ta: 1", "? [a]\n: b", "[" * 5000, "- &a *a"])
+def test_what_is_no_space_is_refused_with_a_line(text):
+    assert all(line.startswith("s.yaml:") for line in mistakes(text))
+
+
+def test_a_missing_file_names_the_spaces_there_are(tmp_path):
+    (tmp_path / "other.yaml").write_text(GOOD)
+    with pytest.raises(SpaceError, match=r"no such file\. Spaces here: .*other\.yaml"):
+        load_space(tmp_path / "mine.yaml")
+    with pytest.raises(SpaceError, match="is a folder"):
+        load_space(tmp_path)
+    (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00task")
+    with pytest.raises(SpaceError, match="is not UTF-8 text"):
+        load_space(tmp_path / "binary.yaml")
+
+
+def test_rungs_are_read_in_both_spellings():
+    space = read_space(GOOD.replace("  epochs: 4\n", "  rungs: {epochs: [2, 6, 18], keep: 1/3}\n"))
+    assert space.fidelity.epochs == (2, 6, 18)
+    assert space.fidelity.keep == pytest.approx(1 / 3)
+    assert "do not rise" in changed("  epochs: 4\n", "  rungs: {epochs: [6, 2]}\n")[0]
+
+
+def test_the_same_space_said_otherwise_has_the_same_id():
+    other = GOOD.replace("patch: [2, 4, 8]", "patch: [8, 2, 4]  # any order").replace("depth: 4..12", "depth: 4..12 step 1")
+    assert read_space(other + "search: {trials: 99, seed: 3}\n").id == read_space(GOOD).id
+    assert read_space(GOOD.replace("4..12", "4..13")).id != read_space(GOOD).id
+    assert read_space(GOOD.replace("epochs: 4", "epochs: 5")).id != read_space(GOOD).id

@@ -1,0 +1,203 @@
+"""Points, counting and encoding, against brute force."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mlpspace import papers
+from mlpspace.architecture import Architecture, Patches
+from mlpspace.errors import ArchitectureError
+from mlpspace.space import NotInSpace, Space, load_space, read_space
+from mlpspace.space.dims import Span, values
+from mlpspace.space.writer import layout_yaml
+
+SHIPPED = sorted(Path(__file__).parents[1].glob("spaces/*.yaml"))
+
+TINY = """\
+task: {classes: 10, resolution: 16}
+space:
+  norm: [layer, affine]
+  width: [4, 6, 9]
+  patch: [1, 2, 4]  # 4 goes with three stages, not with four
+  layout:
+    flat:
+      patch: [1, 2, 16]
+      depth: 1..3
+      token_mixer: &mixers
+        external_attention: {memory: [2, 4], heads: [1, 2, 3], expansion: [1, 2]}
+        axial: {local: [0, 3], fusion: [concat, sum]}
+        none: {}
+    three:
+      token_mixer: *mixers
+      stages:
+        - {depth: 1}
+        - {depth: 1..2, layer_scale: [none, 0.1]}
+        - {depth: 1, norm: batch, width: [8, 9]}
+    four:
+      stages:
+        - {depth: 1, token_mixer: {external_attention: {heads: [1, 3]}, dense: {}}}
+        - {depth: 1, token_mixer: linear}
+        - {depth: 1, token_mixer: {external_attention: {heads: [2, 4], expansion: 2}}, width: [2, 3, 4]}
+        - {depth: 1, token_mixer: none}
+objectives: {params: {worst: 1M}, macs: {worst: 1G}}
+fidelity: {dataset: digits, epochs: 1, recipe: {optimizer: [adamw, sgd]}}
+"""
+
+
+def every_point(space: Space) -> list[dict]:
+    """All points by brute force: every combination of values of the dimensions that exist, decodable or not."""
+    found = []
+    stack: list[dict] = [{}]
+    while stack:
+        partial = stack.pop()
+        missing = []
+
+        def choose(dim, partial=partial, missing=missing):
+            if dim.name not in partial:
+                missing.append(dim)
+                raise LookupError
+            return partial[dim.name]
+
+        try:
+            found.append(space.candidate(choose).point)
+        except LookupError:
+            dim = missing[0]
+            stack.extend({**partial, dim.name: value} for value in values(dim))
+    return found
+
+
+def test_the_count_of_points_equals_brute_force():
+    space = read_space(TINY)
+    decodable = []
+    for point in every_point(space):
+        try:
+            space.decode(point)
+        except ArchitectureError:
+            continue
+        decodable.append(tuple(sorted(point.items(), key=lambda item: item[0])))
+    assert len(decodable) == len(set(decodable))  # no point twice
+    assert space.count().points == len(decodable)
+    assert 1000 < len(decodable) < len(every_point(space))  # some combinations are no points
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_decode_undoes_encode_in_every_shipped_space(path):
+    space = load_space(path)
+    rng = np.random.default_rng(0)
+    for _ in range(100):
+        candidate = space.draw(rng)
+        assert space.decode(candidate.point) == candidate.architecture
+        point = space.encode(candidate.architecture)
+        assert space.decode(point) == candidate.architecture
+        architecture = {name: v for name, v in candidate.point.items() if not name.startswith("recipe.")}
+        assert {name: v for name, v in point.items() if not name.startswith("recipe.")} == architecture
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_a_network_pasted_back_into_a_space_file_is_the_same_network(path):
+    space = load_space(path)
+    rng = np.random.default_rng(1)
+    for _ in range(20):
+        architecture = space.sample(rng)
+        text = (
+            f"task: {{classes: {space.classes}, resolution: {space.resolution}}}\n"
+            f"space:\n  layout:\n{layout_yaml(architecture, 'mine')}"
+            "objectives: {params: {worst: 1G}}\nfidelity: {dataset: digits, epochs: 1}\n"
+        )
+        pasted = read_space(text)
+        assert pasted.count().points == 1
+        assert pasted.sample(rng).id == architecture.id
+
+
+def test_what_a_space_file_has_no_words_for_stands_as_a_comment():
+    text = layout_yaml(papers.get("smlpnet_tiny"), "smlpnet")
+    assert "# not said here: Patches(patch=4, bias=False)" in text
+    assert "# not said here: Merging(bias=False)" in text
+    assert "# not said here: MeanHead(norm='batch')" in text
+
+
+def test_encode_says_why_a_network_lies_outside():
+    space = read_space(TINY)
+    with pytest.raises(NotInSpace, match="flat: patch is 16|flat: depth is 8"):
+        space.encode(papers.get("mixer_s16"))
+    with pytest.raises(NotInSpace, match="its stem is Patches"):
+        inside = space.sample(np.random.default_rng(0))
+        space.encode(dataclasses.replace(inside, stem=Patches(patch=inside.stem.patch, bias=False)))
+
+
+def test_decode_names_what_is_wrong_with_a_point():
+    space = read_space(TINY)
+    point = space.draw(np.random.default_rng(0)).point
+    with pytest.raises(ArchitectureError, match='lacks "layout"'):
+        space.decode({})
+    with pytest.raises(ArchitectureError, match="layout 'round', which is not in one of flat, three, four"):
+        space.decode({**point, "layout": "round"})
+
+
+def test_a_dimension_above_the_layout_is_one_dimension_for_all_stages():
+    space = read_space(TINY)
+    for _, seed in itertools.product(range(1), range(50)):
+        candidate = space.draw(np.random.default_rng(seed))
+        if candidate.point["layout"] == "three":
+            first, second, last = candidate.architecture.stages
+            assert first.width == second.width == candidate.point["width"]
+            assert first.norm == second.norm == candidate.point["norm"]
+            assert last.norm == "batch"
+
+
+def test_a_point_holds_only_dimensions_that_exist():
+    space = read_space(TINY)
+    for seed in range(100):
+        point = space.draw(np.random.default_rng(seed)).point
+        layout = point["layout"]
+        others = {"flat", "three", "four"} - {layout}
+        assert not any(name.startswith(f"{other}.") for name in point for other in others)
+        if point.get("flat.token_mixer") == "none":
+            assert not any(name.startswith("flat.token_mixer.") for name in point)
+
+
+def test_a_range_draws_both_ends_and_only_its_steps():
+    rng = np.random.default_rng(0)
+    plain = Span("x", 96, 160, 32, False)
+    drawn = [plain.draw(rng) for _ in range(600)]
+    assert set(drawn) == {96, 128, 160}
+    assert min(drawn.count(v) for v in set(drawn)) > 150  # 200 expected of each; 150 is 4 standard errors below
+    log = Span("x", 1, 8, None, True)
+    assert {log.draw(rng) for _ in range(600)} == set(range(1, 9))
+    real = Span("x", 1e-4, 1e-2, None, True)
+    assert abs(np.median([real.draw(rng) for _ in range(2000)]) / 1e-3 - 1) < 0.2  # log-uniform: its median is 1e-3
+
+
+def test_equal_networks_have_one_id_however_they_are_written():
+    one = Architecture.from_json(papers.get("mixer_s16").to_json())
+    assert one == papers.get("mixer_s16")
+    assert one.id == papers.get("mixer_s16").id
+    ids = [paper.architecture.id for paper in papers.PAPERS if paper.name != "eamlp_7_384"]
+    assert len(ids) == len(set(ids))
+    stage = one.stages[0]
+    # 0.5 x 512 and 0.5001 x 512 round to the same hidden width of 256
+    close = dataclasses.replace(stage, token_mixer=dataclasses.replace(stage.token_mixer, ratio=0.5001))
+    assert dataclasses.replace(one, stages=(close,)).id == one.id
+    wider = dataclasses.replace(stage, token_mixer=dataclasses.replace(stage.token_mixer, ratio=0.6))
+    assert dataclasses.replace(one, stages=(wider,)).id != one.id
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("[]", "architecture: expected an object, found list"),
+        ("{}", "architecture.stages: at least one stage is needed"),
+        ("no json", "not an architecture"),
+        ('{"stem": {"kind": "patch"}, "stages": [{}]}', 'Did you mean "patches"?'),
+        ('{"stem": {"kind": "patches", "patch": 4}, "stages": [{"depth": 1}]}', r"stages\[0\]: width missing"),
+        ('{"stem": {"kind": "patches", "patch": 4}, "stages": [{"depth": 0, "width": 8}]}', "Stage.depth: 0 is not"),
+    ],
+)
+def test_json_that_is_no_architecture_is_refused_with_its_place(text, told):
+    with pytest.raises(ArchitectureError, match=told):
+        Architecture.from_json(text)
