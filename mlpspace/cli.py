@@ -198,7 +198,9 @@ def pareto_command(study: Path, as_json: bool, as_csv: bool, plot: Path | None) 
         raise UserError("Use just one of --json and --csv.")
     opened, found = _front_of(study)
     if plot is not None and found.points:
-        report.plot_front(found, plot, title=_title(opened))
+        from mlpspace.plot import plot_front
+
+        plot_front(found, plot, title=_title(opened))
     if as_json:
         click.echo(json.dumps(report.front_json(found), indent=2))
     elif as_csv:

@@ -8,11 +8,11 @@ from collections.abc import Iterator, Mapping
 
 import torch
 
+from mlpspace.counts import counted, profile
 from mlpspace.data import Dataset
 from mlpspace.measurement import Assignment, Event, Failure, Measurement, Progress
 from mlpspace.nets import build, deploy
 from mlpspace.objectives import METRICS
-from mlpspace.profile import counted, profile
 from mlpspace.proxy import train
 from mlpspace.quiet import QuietDevice
 from mlpspace.throughput import measure_throughput

@@ -117,7 +117,7 @@ def _repeats(forward: Callable[[], None], device: torch.device, budget_s: float)
         each = _timed(forward, passes, device) / passes
         if passes * each >= REPEAT_S and abs(each / previous - 1) < WARM:
             break
-        passes = max(1, math.ceil(REPEAT_S / each))
+        passes = max(1, math.ceil(1.2 * REPEAT_S / each))
 
     others = OtherPrograms() if device.type == "cpu" else None
     blocks: list[tuple[float, list[float]]] = []
@@ -127,8 +127,8 @@ def _repeats(forward: Callable[[], None], device: torch.device, budget_s: float)
         while not block or time.perf_counter() - began < BLOCK_S:
             block.append(_timed(forward, passes, device) / passes)
         blocks.append((others.cores_used() if others else 0.0, block))
-        undisturbed = [seconds for used, block in blocks if used <= DISTURBED for seconds in block]
-        everything = [seconds for _, block in blocks for seconds in block]
+        undisturbed = [seconds for used, repeats in blocks if used <= DISTURBED for seconds in repeats]
+        everything = [seconds for _, repeats in blocks for seconds in repeats]
         if len(undisturbed) >= REPEATS and spent() >= budget_s:
             return undisturbed
         enough = REPEATS if spent() < PATIENCE * budget_s else 3

@@ -46,7 +46,7 @@ def architecture(rng: random.Random) -> Architecture:
     """An architecture of any kind that can be built at 32 and at 64 pixels."""
     stages = tuple(
         Stage(
-            depth=rng.randint(1, 3),
+            depth=rng.randint(1, 2),
             width=8 * rng.randint(1, 12),
             token_mixer=token_mixer(rng),
             channel_mixer=Mlp(ratio=rng.choice([0.7, 2, 4])),

@@ -44,7 +44,9 @@ def test_every_image_is_one_of_the_shifts_and_flips_and_all_of_them_come(channel
     seen = [possible[image.contiguous().numpy().tobytes()] for image in moved]
     counts = {which: seen.count(which) for which in possible.values()}
     assert len(counts) == 18
-    assert all(600 / 18 / 2 < count < 600 / 18 * 2 for count in counts.values()), counts  # 33 expected, 5.6 is one sigma
+    assert all(600 / 18 / 2 < count < 600 / 18 * 2 for count in counts.values()), (
+        counts
+    )  # 33 expected, 5.6 is one sigma
 
 
 def test_a_flip_is_a_mirror_image_of_about_half_of_the_batch() -> None:

@@ -23,9 +23,9 @@ from mlpspace.architecture import (
     Stage,
     TokenMixer,
 )
+from mlpspace.counts import counted
 from mlpspace.nets import build, deploy
 from mlpspace.nets.layers import Affine, BatchNorm
-from mlpspace.profile import counted
 
 MIXERS: list[TokenMixer] = [
     Dense(),

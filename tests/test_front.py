@@ -2,70 +2,14 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from typing import Any
 
 import pytest
+from hand_made import ACCURACY, BOTH, PARAMS, THROUGHPUT, a_trial, accuracy, throughput
 
-from mlpspace.architecture import Architecture, Patches, Stage
 from mlpspace.front import Front, front
-from mlpspace.objectives import Objective
 from mlpspace.recipe import Recipe
-from mlpspace.study import Record, Trial
-
-ACCURACY = Objective("accuracy", "maximize", worst=10.0)
-THROUGHPUT = Objective("throughput", "maximize", worst=100.0, scale="log")
-PARAMS = Objective("params", "minimize", worst=10e6)
-BOTH = (ACCURACY, THROUGHPUT)
-
-ALIKE: dict[str, Any] = {
-    "seconds": 1.0,
-    "precision": "fp32",
-    "attempt": 1,
-    "dataset": "digits",
-    "resolution": 32,
-    "seed": 0,
-}
-numbers = itertools.count()
-
-
-def accuracy(value: float, rung: int = 0, **other: Any) -> Record:
-    told = {"protocol": "proxy 1", "device": "cpu", "batch": 64, "threads": 2, "rung": rung, "epochs": 6 * (rung + 1)}
-    return Record(metric="accuracy", value=value, low=value - 1, high=value + 1, **{**ALIKE, **told, **other})
-
-
-def throughput(value: float, **other: Any) -> Record:
-    told = {"protocol": "median 1", "device": "cpu", "batch": 64, "threads": 2}
-    return Record(metric="throughput", value=value, low=value - 5, high=value + 5, **{**ALIKE, **told, **other})
-
-
-def a_trial(*records: Record, width: int | None = None, **other: Any) -> Trial:
-    number = next(numbers)
-    network = Architecture(stem=Patches(patch=4), stages=(Stage(depth=2, width=width or 8 + number),))
-    told: dict[str, Any] = {
-        "number": number,
-        "architecture_id": network.id,
-        "architecture_json": network.to_json(),
-        "params": 1000,
-        "macs": 2000,
-        "tokens": 64,
-        "activations": 3000,
-        "origin": "sampler",
-        "label": None,
-        "state": "complete",
-        "reason": None,
-        "detail": None,
-        "attempt": 1,
-        "point": {},
-        "recipe_json": Recipe().to_json(),
-        "seed": 0,
-        "started": 0.0,
-        "ended": 1.0,
-        "records": records,
-        "curve": (),
-    }
-    return Trial(**{**told, **other})
 
 
 def drawn(found: Front) -> list[tuple[float, float]]:

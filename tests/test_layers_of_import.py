@@ -20,7 +20,7 @@ ROWS = (
     ("errors", "fields", "objectives"),
     ("architecture", "recipe", "pareto"),
     ("measurement", "space", "papers", "fixed_points"),
-    ("nets", "profile", "counts"),
+    ("nets", "counts"),
     ("data", "device", "proxy", "throughput", "quiet", "evaluate"),
     ("ledger", "optuna_tables", "study", "front", "sampler", "manifest"),
     ("search",),
@@ -35,7 +35,7 @@ ROWS = (
 # Who may import the heavy libraries, at the top of the file or inside a function.
 MAY_IMPORT = {
     "ray": ("engines.ray_tune",),
-    "torch": ("nets", "profile", "data", "device", "proxy", "throughput", "quiet", "evaluate", "engines"),
+    "torch": ("nets", "counts", "data", "device", "proxy", "throughput", "quiet", "evaluate", "engines"),
     "click": ("cli",),
     "rich": ("cli", "live"),
 }

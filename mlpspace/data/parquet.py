@@ -118,14 +118,18 @@ def _open(file: Path) -> Any:
 def _read(file: Path, column: str, group: int | None = None) -> Any:
     """One column as an Arrow array, of one row group or of the whole file."""
     opened = _open(file)
+    groups = range(opened.metadata.num_row_groups) if group is None else [group]
+    promised = sum(opened.metadata.row_group(n).num_rows for n in groups)
     try:
-        groups = range(opened.metadata.num_row_groups) if group is None else [group]
-        return opened.read_row_groups(list(groups), columns=[column]).column(column).combine_chunks()
+        values = opened.read_row_groups(list(groups), columns=[column]).column(column).combine_chunks()
     except (pa.ArrowException, OSError) as error:
         raise _broken(file, error) from error
+    if len(values) != promised:
+        raise _broken(file, f'{len(values)} of {promised} rows in the column "{column}"')
+    return values
 
 
-def _broken(file: Path, error: Exception) -> DataError:
+def _broken(file: Path, error: Exception | str) -> DataError:
     return DataError(f"{file} cannot be read as parquet ({error}). It may be cut short: fetch it again")
 
 

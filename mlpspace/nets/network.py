@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from mlpspace.architecture import Architecture, ClassTokenHead, NoTokenMixer, Stage
 from mlpspace.nets.channel_mixers import CHANNEL_MIXERS
 from mlpspace.nets.cost import Cost, Grid
-from mlpspace.nets.layers import HEADS, NORMS, ClassToken, PatchMerging
+from mlpspace.nets.layers import HEADS, NORMS, ClassToken, ClassTokenClassifier, MeanClassifier, PatchMerging
 from mlpspace.nets.stems import STEMS
 from mlpspace.nets.token_mixers import TOKEN_MIXERS, TokenLinear
 
@@ -142,8 +142,15 @@ def _with_class_token(grid: Grid) -> Grid:
 
 
 def _initialise(module: nn.Module) -> None:
-    """Weights as ResMLP, sMLPNet and EAMLP start: a normal of deviation 0.02 cut at 2, biases 0."""
+    """Weights as MLP-Mixer starts: a normal cut at 2 deviations of 1 / sqrt(inputs), biases 0; a classifier near 0.
+
+    ResMLP, sMLPNet and EAMLP take a deviation of 0.02 everywhere, which suits widths of many hundreds and long
+    training; narrow networks that train for a few epochs get further from here.
+    """
     if isinstance(module, nn.Linear | nn.Conv2d | TokenLinear):
-        nn.init.trunc_normal_(module.weight, std=0.02)
+        deviation = module.weight[0].numel() ** -0.5
+        nn.init.trunc_normal_(module.weight, std=deviation, a=-2 * deviation, b=2 * deviation)
         if module.bias is not None:
             nn.init.zeros_(module.bias)
+    elif isinstance(module, MeanClassifier | ClassTokenClassifier):  # comes after its linear map
+        nn.init.trunc_normal_(module.linear.weight, std=0.02)

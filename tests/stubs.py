@@ -1,0 +1,125 @@
+"""A worker that trains nothing: measurements by formula, so that a search runs in milliseconds."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+
+from mlpspace.measurement import Assignment, Event, Failure, Measurement, Progress
+from mlpspace.optuna_tables import OptunaTables
+from mlpspace.sampler import Sampler
+from mlpspace.search import Limits, Search
+from mlpspace.space import Space, read_space
+from mlpspace.study import Study
+
+SPACE = """\
+task: {classes: 10, resolution: 32}
+space:
+  norm: [layer, affine]
+  layout:
+    isotropic:
+      patch: [4, 8]
+      depth: 1..4
+      width: 16..64 step 16
+      token_mixer: {dense: {ratio: [0.5, 1.0]}, linear: {}, external_attention: {memory: 8, heads: [1, 3]}}
+require: {macs: ..4M, throughput: 10..}
+objectives:
+  accuracy: {goal: maximize, worst: 10}
+  throughput: {goal: maximize, worst: 100, scale: log}
+fidelity: {dataset: mnist5k, epochs: 2}
+fixed_points: {names: [mixer_s16, resmlp_s12], fit: space}
+search: {trials: 12, seed: 0}
+"""
+
+
+def measurement(metric: str, value: float, **changes: object) -> Measurement:
+    told = dict(
+        metric=metric,
+        value=value,
+        low=value * 0.99,
+        high=value * 1.01,
+        seconds=0.1,
+        protocol=f"{metric}-stub",
+        device="stub",
+        batch=64,
+        precision="fp32",
+        threads=1,
+    )
+    return Measurement(**{**told, **changes})  # type: ignore[arg-type]
+
+
+def truth(assignment: Assignment) -> tuple[float, float]:
+    """Accuracy and throughput of a network: larger is better and slower."""
+    stage = assignment.architecture.stages[0]
+    size = stage.depth * stage.width / 256
+    return 90 - 40 * (1 - size) ** 2 + (2 if stage.norm == "layer" else 0), 10_000 / (1 + 20 * size)
+
+
+def evaluate(assignment: Assignment, bounds: object) -> Iterator[Event]:
+    accuracy, throughput = truth(assignment)
+    yield Progress(phase="throughput")
+    yield measurement("throughput", throughput)
+    yield measurement("peak_memory_mb", 1.0)
+    for epoch in range(1, assignment.epochs[-1] + 1):
+        shown = accuracy * epoch / assignment.epochs[-1]
+        yield Progress(phase="training", epoch=epoch, epochs=assignment.epochs[-1], loss=1 / epoch, accuracy=shown)
+    yield measurement("accuracy", accuracy, rung=0, epochs=assignment.epochs[-1])
+
+
+def make_evaluate() -> object:
+    """For an engine that makes its workers elsewhere."""
+    return evaluate
+
+
+def failing(assignment: Assignment, bounds: object) -> Iterator[Event]:
+    """Every third trial runs out of memory."""
+    if assignment.trial % 3 == 2:
+        yield Failure("out of memory", "2.0 GB asked for")
+    else:
+        yield from evaluate(assignment, bounds)
+
+
+class Session:
+    """A search on a study folder, opened as the driver opens it."""
+
+    def __init__(self, folder: Path, *, text: str = SPACE, **limits: float) -> None:
+        self.space: Space = read_space(text)
+        exists = (folder / "study.db").exists()
+        self.study = Study(folder) if exists else Study.create(folder, space_text=text, manifest={})
+        self.limits = Limits(trials=int(limits.get("trials", 12)), seconds=limits.get("seconds", float("inf")))
+        self.told: list = []
+        self.clock = itertools.count(0, limits.get("tick", 0.0)).__next__
+
+    def __enter__(self) -> Search:
+        self._writing = self.study.writing("pytest")
+        writer = self._writing.__enter__()
+        sampler = Sampler(self.space, seed=0)
+        self.mirror = OptunaTables(
+            self.study.database,
+            study_name="pytest",
+            directions=[objective.goal for objective in self.space.objectives],
+            metric_names=[objective.metric for objective in self.space.objectives],
+        )
+        trials = self.study.trials()
+        self.mirror.reconcile(trials, sampler.distributions)
+        self.search = Search(
+            self.space,
+            writer=writer,
+            trials=trials,
+            sampler=sampler,
+            mirror=self.mirror,
+            limits=self.limits,
+            seed=0,
+            elapsed_seconds=self.study.elapsed_seconds,
+            data_path=None,
+            clock=self.clock,
+            observe=self.told.append,
+        )
+        return self.search
+
+    def __exit__(self, *exc: object) -> None:
+        self.mirror.close()
+        self._writing.__exit__(None, None, None)
+
+

@@ -1,0 +1,240 @@
+"""What a worker does for one assignment, and how each mishap comes out."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from mlpspace import evaluate as evaluating
+from mlpspace.architecture import Architecture, Patches, Stage
+from mlpspace.data import Dataset
+from mlpspace.evaluate import evaluate
+from mlpspace.measurement import Assignment, Event, Failure, Measurement, Progress
+from mlpspace.quiet import QuietDevice
+from mlpspace.recipe import Augmentation, Recipe
+from mlpspace.throughput import measure_throughput
+
+CPU = torch.device("cpu")
+ASSIGNMENT = Assignment(
+    trial=0,
+    attempt=1,
+    architecture=Architecture(stem=Patches(patch=4), stages=(Stage(depth=1, width=8, norm="affine"),)),
+    recipe=Recipe(batch=16, lr=1e-2, augmentation=Augmentation(shift=0)),
+    resolution=8,
+    classes=2,
+    dataset="noise",
+    data_path=None,
+    images=None,
+    validation=0.2,
+    epochs=(1, 2),
+    seed=5,
+    throughput_batch=4,
+)
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.set_num_threads(1)
+
+    def measured(*args: Any, **named: Any) -> tuple[Measurement, Measurement]:
+        return measure_throughput(*args, **named, budget_s=0.01)
+
+    monkeypatch.setattr(evaluating, "measure_throughput", measured)
+
+
+@pytest.fixture
+def dataset() -> Dataset:
+    rng = torch.Generator().manual_seed(0)
+    images = torch.randint(256, (80, 3, 8, 8), generator=rng).to(torch.uint8)
+    labels = torch.arange(80) % 2
+    return Dataset(
+        name="noise",
+        train_images=images[:64],
+        train_labels=labels[:64],
+        val_images=images[64:],
+        val_labels=labels[64:],
+        mean=torch.full((3,), 0.5),
+        std=torch.full((3,), 0.3),
+        classes=2,
+        mirrors=False,
+        fingerprint="0" * 16,
+    )
+
+
+@pytest.fixture
+def events(dataset: Dataset, tmp_path: Path) -> Callable[..., Iterator[Event]]:
+    def run(assignment: Assignment = ASSIGNMENT, **named: Any) -> Iterator[Event]:
+        return evaluate(assignment, dataset=dataset, device=CPU, quiet=QuietDevice("cpu", tmp_path), **named)
+
+    return run
+
+
+class Broken(nn.Module):
+    """A network that raises when it is trained."""
+
+    def __init__(self, network: nn.Module, error: BaseException) -> None:
+        super().__init__()
+        self.network = network
+        self.error = error
+
+    def forward(self, image: Tensor) -> Tensor:
+        if self.training:
+            raise self.error
+        return self.network(image)
+
+
+@pytest.fixture
+def broken_by(monkeypatch: pytest.MonkeyPatch) -> Callable[[BaseException], None]:
+    def put(error: BaseException) -> None:
+        build = evaluating.build
+        monkeypatch.setattr(evaluating, "build", lambda *args: Broken(build(*args), error))
+
+    return put
+
+
+def test_cheap_numbers_come_before_training(events: Callable[..., Iterator[Event]]) -> None:
+    told = list(events())
+    assert [e.metric for e in told if isinstance(e, Measurement)] == [
+        "throughput", "peak_memory_mb", "accuracy", "accuracy",
+    ]  # fmt: skip
+    first_of_training = next(i for i, e in enumerate(told) if isinstance(e, Progress) and e.phase == "training")
+    assert isinstance(told[first_of_training - 1], Measurement)
+
+
+def test_the_same_assignment_gives_the_same_accuracies(events: Callable[..., Iterator[Event]]) -> None:
+    assignment = dataclasses.replace(ASSIGNMENT, throughput_batch=None)
+    torch.manual_seed(1)
+    one = [e for e in events(assignment) if isinstance(e, Progress)]
+    state = torch.get_rng_state()
+    assert [e for e in events(assignment) if isinstance(e, Progress)] == one
+    assert torch.equal(torch.get_rng_state(), state)  # and leaves the caller's random numbers alone
+
+
+def test_throughput_is_not_measured_unless_asked_for(events: Callable[..., Iterator[Event]]) -> None:
+    told = list(events(dataclasses.replace(ASSIGNMENT, throughput_batch=None)))
+    assert {e.metric for e in told if isinstance(e, Measurement)} == {"accuracy"}
+
+
+@pytest.mark.parametrize(
+    ("require", "words"),
+    [
+        ({"throughput": (1e12, float("inf"))}, "images/s, at least 1e+12 required"),
+        ({"peak_memory_mb": (0.0, 1e-6)}, "MB, at most 1e-06 required"),
+    ],
+)
+def test_a_broken_requirement_is_told_and_not_trained(
+    require: dict[str, tuple[float, float]], words: str, events: Callable[..., Iterator[Event]]
+) -> None:
+    told = list(events(require=require))
+    last = told[-1]
+    assert isinstance(last, Failure)
+    assert last.reason == "broken requirement"
+    assert last.detail.startswith(next(iter(require)))
+    assert last.detail.endswith(words)
+    assert {e.metric for e in told if isinstance(e, Measurement)} == {"throughput", "peak_memory_mb"}
+    assert not any(isinstance(e, Progress) and e.phase == "training" for e in told)
+
+
+def test_requirements_that_are_met_do_not_disturb(events: Callable[..., Iterator[Event]]) -> None:
+    told = list(events(require={"throughput": (0.0, 1e12), "peak_memory_mb": (0.0, 1e6)}))
+    assert isinstance(told[-1], Measurement)
+
+
+@pytest.mark.parametrize("which", ["params", "macs"])
+def test_a_count_that_two_ways_disagree_on_is_not_shown(
+    which: str, events: Callable[..., Iterator[Event]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    profile = evaluating.profile
+
+    def wrong(*args: Any) -> Any:
+        right = profile(*args)
+        return dataclasses.replace(right, **{which: round(getattr(right, which) * 1.01)})
+
+    monkeypatch.setattr(evaluating, "profile", wrong)
+    (failure,) = events()
+    right = getattr(profile(ASSIGNMENT.architecture, 8, 2), which)
+    assert isinstance(failure, Failure)
+    assert failure.reason == "error"
+    assert f"{round(right * 1.01):,} by arithmetic" in failure.detail
+    assert f"{right:,} counted" in failure.detail
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory: you tried ..."),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        MemoryError(),
+    ],
+)
+def test_running_out_of_memory_is_a_failure(
+    error: Exception, events: Callable[..., Iterator[Event]], broken_by: Callable[[BaseException], None]
+) -> None:
+    broken_by(error)
+    told = list(events())
+    assert isinstance(told[-1], Failure)
+    assert told[-1].reason == "out of memory"
+    assert str(error) in told[-1].detail
+    assert {e.metric for e in told if isinstance(e, Measurement)} == {"throughput", "peak_memory_mb"}
+
+
+def test_a_real_allocation_that_is_too_large_is_out_of_memory(
+    events: Callable[..., Iterator[Event]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evaluating, "build", lambda *args: torch.empty(2**60))
+    (failure,) = events()
+    assert isinstance(failure, Failure)
+    assert failure.reason == "out of memory"
+
+
+def test_any_other_error_is_a_failure_with_its_place(
+    events: Callable[..., Iterator[Event]], broken_by: Callable[[BaseException], None]
+) -> None:
+    broken_by(ValueError("a shape that does not fit"))
+    last = list(events())[-1]
+    assert isinstance(last, Failure)
+    assert last.reason == "error"
+    assert last.detail.startswith("ValueError: a shape that does not fit (")
+    assert "test_evaluate.py" in last.detail
+
+
+def test_ctrl_c_is_not_a_failure(
+    events: Callable[..., Iterator[Event]], broken_by: Callable[[BaseException], None]
+) -> None:
+    broken_by(KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt):
+        list(events())
+
+
+def test_it_can_be_closed_after_any_event(events: Callable[..., Iterator[Event]], tmp_path: Path) -> None:
+    for length in range(1, len(list(events())) + 1):
+        run = events()
+        for _ in range(length):
+            next(run)
+        run.close()  # type: ignore[attr-defined]
+        with QuietDevice("cpu", tmp_path).alone():
+            pass
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_a_gpu_is_left_as_empty_as_it_was(
+    dataset: Dataset, tmp_path: Path, broken_by: Callable[[BaseException], None]
+) -> None:
+    device = torch.device("cuda", 0)
+    on_gpu = dataset.to(device)
+    list(evaluate(ASSIGNMENT, dataset=on_gpu, device=device, quiet=QuietDevice("gpu", tmp_path)))  # library workspaces
+    before = torch.cuda.memory_allocated(device)
+    list(evaluate(ASSIGNMENT, dataset=on_gpu, device=device, quiet=QuietDevice("gpu", tmp_path)))
+    assert torch.cuda.memory_allocated(device) == before
+    broken_by(torch.OutOfMemoryError("none left"))
+    for event in evaluate(ASSIGNMENT, dataset=on_gpu, device=device, quiet=QuietDevice("gpu", tmp_path)):
+        if isinstance(event, Failure):
+            assert torch.cuda.memory_allocated(device) == before

@@ -1,0 +1,123 @@
+"""The same search on real Ray Tune workers, which train nothing here."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+
+import pytest
+from stubs import Session, evaluate, measurement
+
+from mlpspace.engines import inline
+from mlpspace.errors import DataError
+from mlpspace.measurement import Assignment, Event, Progress
+from mlpspace.study import Study
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+
+ray_tune = pytest.importorskip("mlpspace.engines.ray_tune")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_ray() -> Iterator[None]:
+    """Ray starts once for all tests here, with two workers' worth of CPUs."""
+    with ray_tune._cluster(resources()):
+        yield
+
+
+def resources(**changes: object):
+    told = dict(workers=2, cpus=1.0, gpus=0.0, address=None, threads=1, device="cpu")
+    return ray_tune.Resources(**{**told, **changes})
+
+
+def run(search, make, interrupted=lambda: False) -> None:
+    ray_tune.run(search, resources=resources(), interrupted=interrupted, make_evaluate=make)
+
+
+# workers get their stand-in by value: this module is not on their path
+
+
+def _stand_in(name: str):
+    import sys
+
+    import stubs
+    from ray import cloudpickle
+
+    cloudpickle.register_pickle_by_value(stubs)
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    return {"plain": lambda: evaluate, "dying": lambda: _dying, "broken": lambda: _broken, "slow": lambda: _slow}[name]
+
+
+def _dying(assignment: Assignment, bounds: object) -> Iterator[Event]:
+    if assignment.trial == 1 or (assignment.trial == 3 and assignment.attempt == 1):
+        os.kill(os.getpid(), signal.SIGKILL)
+    yield from evaluate(assignment, bounds)
+
+
+def _broken(assignment: Assignment, bounds: object) -> Iterator[Event]:
+    yield Progress(phase="data")
+    raise DataError("train/cat/7.png is cut off")
+
+
+def _slow(assignment: Assignment, bounds: object) -> Iterator[Event]:
+    yield measurement("throughput", 1.0)
+    for _ in range(600):
+        time.sleep(0.1)
+        yield Progress(phase="training", epochs=1)
+
+
+def test_the_search_on_ray_tune_gives_what_the_inline_engine_gives(tmp_path):
+    with Session(tmp_path / "ray", trials=12) as search:
+        run(search, _stand_in("plain"))
+        assert search.done
+    with Session(tmp_path / "inline", trials=12) as search:
+        inline.run(search, device="cpu", threads=1, evaluate=evaluate)
+    on_ray, here = (Study(tmp_path / name).trials() for name in ("ray", "inline"))
+    assert [trial.number for trial in on_ray] == list(range(12))
+    assert {trial.state for trial in on_ray} == {"complete"}
+    # fixed points come first on both; what the sampler draws later depends on the order of arrival
+    assert [trial.architecture_id for trial in on_ray[:2]] == [trial.architecture_id for trial in here[:2]]
+    by_id = {trial.architecture_id: trial for trial in here}
+    for trial in on_ray:
+        twin = by_id.get(trial.architecture_id)
+        if twin:
+            assert trial.measurements["accuracy"].value == twin.measurements["accuracy"].value
+
+
+def test_a_worker_that_is_killed_costs_one_attempt_and_the_search_goes_on(tmp_path):
+    with Session(tmp_path / "run1", trials=6) as search:
+        run(search, _stand_in("dying"))
+    trials = Study(tmp_path / "run1").trials()
+    assert [(trial.state, trial.attempt) for trial in trials] == [
+        ("complete", 1),
+        ("infeasible", 3),
+        ("complete", 1),
+        ("complete", 2),
+        ("complete", 1),
+        ("complete", 1),
+    ]
+    assert trials[1].reason == "worker died"
+
+
+def test_a_broken_dataset_ends_the_search_with_its_one_message(tmp_path):
+    with Session(tmp_path / "run1") as search, pytest.raises(Exception, match="7.png is cut off"):
+        run(search, _stand_in("broken"))
+    assert all(trial.state == "running" for trial in Study(tmp_path / "run1").trials())
+
+
+def test_an_interrupt_ends_the_engine_soon_and_leaves_the_trials_unfinished(tmp_path):
+    begun = time.monotonic()
+    with Session(tmp_path / "run1") as search:
+        run(search, _stand_in("slow"), interrupted=lambda: time.monotonic() - begun > 5)
+    states = {trial.state for trial in Study(tmp_path / "run1").trials()}
+    assert states == {"running"}
+    with Session(tmp_path / "run1") as search:
+        again = search.next_assignment()
+        assert (again.trial, again.attempt) == (0, 2)
+
+
+def test_a_worker_that_no_node_can_hold_is_refused_with_what_the_nodes_have(tmp_path):
+    with Session(tmp_path / "run1") as search, pytest.raises(ray_tune.EngineError, match="No node can hold"):
+        ray_tune.run(search, resources=resources(gpus=3.0), interrupted=lambda: False)
