@@ -100,7 +100,14 @@ def _instant_measurements(assignment: Any, bounds: Any) -> Iterator[Any]:
     from mlpspace.measurement import Measurement
 
     cost = sum(stage.depth * stage.width for stage in assignment.architecture.stages)
-    how: dict[str, Any] = {"seconds": 0.0, "device": "none", "batch": 64, "precision": "fp32", "threads": 1, "protocol": "none"}
+    how: dict[str, Any] = {
+        "seconds": 0.0,
+        "device": "none",
+        "batch": 64,
+        "precision": "fp32",
+        "threads": 1,
+        "protocol": "none",
+    }
     for metric, value in (("throughput", 1e6 / cost), ("peak_memory_mb", 1.0)):
         yield Measurement(metric=metric, value=value, low=value, high=value, **how)
     accuracy, epochs = 100.0 * cost / (cost + 100), assignment.epochs[-1]

@@ -37,7 +37,7 @@ Shell completion (bash; zsh and fish alike):
 def main() -> NoReturn:
     """The entry point: every mistake of the user's becomes a text and exit code 2."""
     try:
-        code = cli.main(standalone_mode=False)
+        code = cli.main(prog_name="mlpspace", standalone_mode=False)
     except UserError as error:
         click.echo(str(error), err=True)
         code = MISTAKE

@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
+
 from mlpspace.errors import UserError
 from mlpspace.front import Entry, Front
 from mlpspace.objectives import METRICS, Objective
@@ -30,6 +32,8 @@ _NAMES = {
 _INK, _FRONT, _FIXED, _FAINT = "#222222", "#1f5fa8", "#d9541e", "#9aa5b1"
 
 _INCHES = (7.6, 5.0)
+
+Corner = tuple[float, float]
 
 
 def plot_front(front: Front, path: str | Path, *, title: str = "Pareto front") -> None:
@@ -72,7 +76,7 @@ def _draw(front: Front, figure: Figure, title: str) -> None:
     axes.scatter(*places(inside), s=16, color=_FAINT, alpha=0.55, linewidths=0, label="trial", zorder=2)
     outside = [entry for entry in others if entry not in inside]
     if outside:
-        edge = [low if e.values[down.metric] < low else high for e in outside]
+        nearest = [low if e.values[down.metric] < low else high for e in outside]
         style: dict[str, Any] = {
             "marker": "v",
             "s": 22,
@@ -81,9 +85,9 @@ def _draw(front: Front, figure: Figure, title: str) -> None:
             "linewidths": 0,
             "clip_on": False,
         }
-        axes.scatter(places(outside)[0], edge, label="trial beyond the axis", zorder=2, **style)
-    if len(front.objectives) == 2:
-        _staircase(axes, *places(points), across, down)
+        axes.scatter(places(outside)[0], nearest, label="trial beyond the axis", zorder=2, **style)
+    # with more objectives than axes the front is no staircase here
+    edge = _staircase(axes, *places(points), across, down) if points and len(front.objectives) == 2 else []
     sampled = [entry for entry in points if not entry.trial.label]
     axes.scatter(*places(sampled), s=34, color=_FRONT, edgecolor="white", linewidth=0.7, zorder=5, label="on the front")
     on = [entry for entry in fixed if entry.on_front]
@@ -108,7 +112,7 @@ def _draw(front: Front, figure: Figure, title: str) -> None:
     )
     told.set_in_layout(False)  # a long device name runs out of the picture rather than press it together
     figure.legend(loc="outside lower center", ncols=5, frameon=False, fontsize=8, handletextpad=0.3, columnspacing=1.4)
-    _label(axes, fixed, [*points, *fixed, *inside], across, down)
+    _label(axes, fixed, [*points, *fixed, *inside], edge, across, down)
 
 
 # --- what the axes are ----------------------------------------------------------------------------------------------
@@ -132,7 +136,7 @@ def _axis_label(objective: Objective) -> str:
 
 def _subtitle(front: Front) -> str:
     accuracy, speed = front.circumstances("accuracy"), front.circumstances("throughput")
-    lines = [f"{len(front.entries)} networks compared"]
+    lines = [f"{len(front.entries)} network{'' if len(front.entries) == 1 else 's'} compared"]
     if accuracy and front.rung is not None:
         data = f"{front.epochs} epochs of {accuracy.dataset} at {accuracy.resolution} px"
         lines[0] += f"  ·  rung {front.rung}: {data}, ± one standard error"
@@ -143,7 +147,7 @@ def _subtitle(front: Front) -> str:
 
 def _scale(axes: Axes, which: Literal["x", "y"], objective: Objective, must: list[float], rest: list[float]) -> None:
     """Scale and limits of an axis: accuracy linear, all else in factors; all of `must` inside."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
     if objective.metric == "accuracy" or min([*must, *rest], default=0.0) <= 0:
         axes.set(**{f"{which}lim": _limits(must, rest)})
@@ -153,7 +157,7 @@ def _scale(axes: Axes, which: Literal["x", "y"], objective: Objective, must: lis
     decades = high - low
     subs = (1.0,) if decades > 3 else (1.0, 2.0, 5.0) if decades > 0.9 else (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0)
     axis = axes.xaxis if which == "x" else axes.yaxis
-    axis.set_major_locator(LogLocator(subs=subs))
+    axis.set_major_locator(LogLocator(subs=subs) if decades > 0.4 else MaxNLocator(5))
     axis.set_major_formatter(FuncFormatter(lambda value, _: _tick(value)))
     axis.set_minor_formatter(NullFormatter())
 
@@ -187,20 +191,23 @@ def _tick(value: float) -> str:
 # --- what is drawn on them ------------------------------------------------------------------------------------------
 
 
-def _staircase(axes: Axes, x: list[float], y: list[float], across: Objective, down: Objective) -> None:
-    """The edge of what the front dominates, led on to the worst ends of both axes."""
-    if not x:
-        return
+def _staircase(axes: Axes, x: list[float], y: list[float], across: Objective, down: Objective) -> list[Corner]:
+    """The edge of what the front dominates, led on to the worst ends of both axes; its corners."""
     left, right = axes.get_xlim()
-    low, high = axes.get_ylim()
-    worst = low if down.goal == "maximize" else high
-    step: Literal["pre", "post"]
-    if across.goal == "maximize":  # a point dominates what is left of it
-        xs, ys, step = [left, *x, x[-1]], [y[0], *y, worst], "pre"
+    worst = axes.get_ylim()[0 if down.goal == "maximize" else 1]
+    corners: list[Corner] = []
+    if across.goal == "maximize":  # a point dominates what is left of it, so the edge leaves it downwards
+        for i, (at_x, at_y) in enumerate(zip(x, y, strict=True)):
+            corners += [(x[i - 1] if i else left, at_y), (at_x, at_y)]
+        corners.append((x[-1], worst))
     else:
-        xs, ys, step = [x[0], *x, right], [worst, *y, y[-1]], "post"
-    axes.step(xs, ys, where=step, color=_FRONT, linewidth=1.3, alpha=0.9, zorder=3)
-    axes.fill_between(xs, ys, worst, step=step, color=_FRONT, alpha=0.05, linewidth=0, zorder=1)
+        corners.append((x[0], worst))
+        for i, (at_x, at_y) in enumerate(zip(x, y, strict=True)):
+            corners += [(at_x, at_y), (x[i + 1] if i + 1 < len(x) else right, at_y)]
+    axes.plot(*zip(*corners, strict=True), color=_FRONT, linewidth=1.3, alpha=0.9, zorder=3)
+    area = [*corners, (left, worst)] if across.goal == "maximize" else [*corners, (right, worst)]
+    axes.fill(*zip(*area, strict=True), color=_FRONT, alpha=0.05, linewidth=0, zorder=1)
+    return corners
 
 
 def _error_bars(axes: Axes, entry: Entry, across: Objective, down: Objective, color: str) -> None:
@@ -214,7 +221,9 @@ def _error_bars(axes: Axes, entry: Entry, across: Objective, down: Objective, co
         axes.plot([record.low, record.high], [y, y], **style)
 
 
-def _label(axes: Axes, fixed: list[Entry], shown: list[Entry], across: Objective, down: Objective) -> None:
+def _label(
+    axes: Axes, fixed: list[Entry], shown: list[Entry], edge: list[Corner], across: Objective, down: Objective
+) -> None:
     """The fixed points' names, each beside its diamond at the nearest place where it covers little."""
     from matplotlib.patheffects import withStroke
     from matplotlib.transforms import Bbox
@@ -234,6 +243,9 @@ def _label(axes: Axes, fixed: list[Entry], shown: list[Entry], across: Objective
         matters = entry.on_front or bool(entry.trial.label)
         side = (5 if matters else 3) * scale
         taken.append((Bbox.from_extents(x - side, y - side, x + side, y + side), 1.0 if matters else 0.12))
+    for start, end in itertools.pairwise(axes.transData.transform(edge) if edge else ()):
+        low, high = np.minimum(start, end) - scale, np.maximum(start, end) + scale
+        taken.append((Bbox.from_extents(*low, *high), 1.0))
     for entry in sorted(fixed, key=pixels):
         x, y = pixels(entry)
         best: tuple[float, Any, Any, int] | None = None
@@ -256,7 +268,7 @@ def _label(axes: Axes, fixed: list[Entry], shown: list[Entry], across: Objective
             note.remove()
             covered = sum(weight * _overlap(box, other) for other, weight in taken)
             beyond = box.width * box.height - _overlap(box, room)
-            cost = covered + 3 * beyond + 1.5 * reach * scale**2
+            cost = covered + 3 * beyond + 2.5 * reach * scale**2
             if best is None or cost < best[0]:
                 best = (cost, note, box, reach)
         assert best is not None

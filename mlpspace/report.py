@@ -1,7 +1,4 @@
-"""What people and programs are shown of a study: texts, tables, JSON, CSV. Nothing here prints.
-
-The picture of a front is drawn in `plot`.
-"""
+"""What people and programs are shown of a study: texts, tables, JSON, CSV; the picture is in `plot`. Nothing prints."""
 
 from __future__ import annotations
 
@@ -17,6 +14,7 @@ from typing import Any
 from mlpspace.architecture import to_dict
 from mlpspace.front import Entry, Front
 from mlpspace.objectives import METRICS, Objective
+from mlpspace.plot import plot_front as plot_front
 from mlpspace.study import Record, Study, Trial
 
 FIXED_POINT_MARK = "*"

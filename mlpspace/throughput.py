@@ -38,8 +38,9 @@ def measure_throughput(
 
     Protocol deployed-eval-v1: eval and inference_mode, weights and images in the device's precision, one batch of
     normal random images that already lies on the device, nothing else of ours running there, all cores on a CPU.
-    After warm-up, repeats of at least 10 ms of successive forward passes; the value is their median, the interval
-    the 95 % bootstrap interval of that median. It covers the noise within this measurement, not drift between two.
+    After warm-up, repeats of at least 10 ms of successive forward passes, those left out during which other programs
+    used a CPU; the value is their median, the interval the 95 % bootstrap interval of that median. It covers the noise
+    within this measurement: neither drift between two, nor a machine that others never leave alone.
 
     Peak memory is weights, plus the images, plus the most that one forward pass holds beside them. On CUDA
     (allocator-peak-v1) the caching allocator tells. On a CPU (live-tensors-v1) it is the sum of all tensors alive at
@@ -48,7 +49,8 @@ def measure_throughput(
     Args:
         network: takes (batch, 3, resolution, resolution). It is moved and cast in place: hand over a copy, such as
             `nets.deploy` makes.
-        budget_s: seconds to spend. A slow network takes longer: it is still passed at least 5 times.
+        budget_s: seconds to spend. A slow network takes longer, as it is still passed 5 times (a very slow one 3), and
+            so does a CPU that other programs use, up to 4 times as long.
     """
     precision = training_precision(device)
     dtype = dtype_of(precision)

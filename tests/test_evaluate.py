@@ -12,7 +12,19 @@ import torch
 from torch import Tensor, nn
 
 from mlpspace import evaluate as evaluating
-from mlpspace.architecture import Architecture, Patches, Stage
+from mlpspace.architecture import (
+    NORMS,
+    Architecture,
+    Axial,
+    Dense,
+    DepthwiseConv,
+    ExternalAttention,
+    Linear,
+    NoTokenMixer,
+    Patches,
+    Stage,
+    TokenMixer,
+)
 from mlpspace.data import Dataset
 from mlpspace.evaluate import evaluate
 from mlpspace.measurement import Assignment, Event, Failure, Measurement, Progress
@@ -110,8 +122,8 @@ def test_cheap_numbers_come_before_training(events: Callable[..., Iterator[Event
 def test_the_same_assignment_gives_the_same_accuracies(events: Callable[..., Iterator[Event]]) -> None:
     assignment = dataclasses.replace(ASSIGNMENT, throughput_batch=None)
     torch.manual_seed(1)
-    one = [e for e in events(assignment) if isinstance(e, Progress)]
     state = torch.get_rng_state()
+    one = [e for e in events(assignment) if isinstance(e, Progress)]
     assert [e for e in events(assignment) if isinstance(e, Progress)] == one
     assert torch.equal(torch.get_rng_state(), state)  # and leaves the caller's random numbers alone
 
@@ -203,6 +215,24 @@ def test_any_other_error_is_a_failure_with_its_place(
     assert last.reason == "error"
     assert last.detail.startswith("ValueError: a shape that does not fit (")
     assert "test_evaluate.py" in last.detail
+
+
+@pytest.mark.parametrize(
+    "mixer", [Dense(), Linear(), Axial(), ExternalAttention(memory=8, heads=2), DepthwiseConv(), NoTokenMixer()]
+)
+@pytest.mark.parametrize("norm", NORMS)
+def test_every_mixer_is_measured_and_trained_in_bf16(
+    mixer: TokenMixer, norm: str, events: Callable[..., Iterator[Event]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a GPU; a CPU without the instructions emulates it."""
+    for module in ("proxy", "throughput"):
+        monkeypatch.setattr(f"mlpspace.{module}.training_precision", lambda device: "bf16")
+    stage = Stage(depth=1, width=8, token_mixer=mixer, norm=norm, layer_scale=0.1)
+    told = list(
+        events(dataclasses.replace(ASSIGNMENT, architecture=Architecture(stem=Patches(patch=4), stages=(stage,))))
+    )
+    assert [e for e in told if isinstance(e, Failure)] == []
+    assert {e.precision for e in told if isinstance(e, Measurement)} == {"bf16"}
 
 
 def test_ctrl_c_is_not_a_failure(

@@ -25,7 +25,7 @@ ROWS = (
     ("ledger", "optuna_tables", "study", "front", "sampler", "manifest"),
     ("search",),
     ("engines",),
-    ("report",),
+    ("report", "plot"),
     ("survey", "live"),
     ("driver",),
     ("cli",),
@@ -44,7 +44,7 @@ NO_TORCH = ("data.catalog",)  # tells what datasets there are, to a command line
 # `mlpspace pareto` must start in well under a second: these load the slow libraries inside the function that uses them.
 QUICK: tuple[str, ...] = ("errors", "fields", "objectives", "architecture", "recipe", "pareto", "measurement", "space")
 QUICK += ("papers", "ledger", "optuna_tables", "study", "front", "manifest", "report", "live", "cli", "__init__")
-QUICK += ("__main__", "fixed_points", "survey", "driver")
+QUICK += ("__main__", "fixed_points", "plot", "survey", "driver", "plot")
 SLOW_LIBRARIES = ("torch", "ray", "optuna", "pandas", "matplotlib")
 
 

@@ -85,19 +85,19 @@ def test_a_fast_network_is_timed_in_groups_of_passes(
 def test_what_other_programs_disturb_does_not_count(
     clock: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Another program takes a core for the first 0.6 s of repeats, and each pass takes ten times as long."""
+    """Another program takes a core for the first 0.6 s of repeats: twice as many as the quiet ones after it."""
 
     class Disturbance:
         def __init__(self) -> None:
             self.until = clock.now + 0.6
 
         def cores_used(self) -> float:
-            used = 1.0 if clock.now <= self.until + 0.2 else 0.0
-            network.seconds = [0.2 if used and clock.now < self.until else 0.02]
+            used = 1.0 if network.seconds == [0.03] else 0.0
+            network.seconds = [0.02 if clock.now >= self.until else 0.03]
             return used
 
     monkeypatch.setattr(throughput, "OtherPrograms", Disturbance)
-    network = Clockwork(clock, 0.2)
+    network = Clockwork(clock, 0.03)
     found, _ = measure_throughput(network, resolution=4, batch=8, device=CPU, quiet=QuietDevice("cpu", tmp_path))
     assert found.value == found.low == found.high == pytest.approx(8 / 0.02)
 
@@ -147,14 +147,21 @@ def test_threads_are_restored_after_an_error(tmp_path: Path) -> None:
         pass
 
 
-def test_peak_memory_of_a_chain_is_weights_images_and_its_widest_pair_of_maps(tmp_path: Path) -> None:
-    """48 -> 2000 -> relu -> 500: at the relu two maps of 2000 are alive."""
-    network = nn.Sequential(nn.Flatten(), nn.Linear(48, 2000, bias=False), nn.ReLU(), nn.Linear(2000, 500, bias=False))
+@pytest.mark.parametrize(
+    ("widths", "widest_pair"),
+    [((48, 2000, 500), 2000 + 2000), ((48, 100, 3000), 100 + 3000), ((48, 300, 10), 300 + 300)],
+)
+def test_peak_memory_of_a_chain_is_weights_images_and_its_widest_pair_of_maps(
+    widths: tuple[int, int, int], widest_pair: int, tmp_path: Path
+) -> None:
+    """Linear, relu, linear: what goes into a step and what comes out are alive at once, and nothing else."""
+    a, b, c = widths
+    network = nn.Sequential(nn.Flatten(), nn.Linear(a, b, bias=False), nn.ReLU(), nn.Linear(b, c, bias=False))
     quiet = QuietDevice("cpu", tmp_path)
     _, found = measure_throughput(network, resolution=4, batch=16, device=CPU, quiet=quiet, budget_s=0.02)
-    weights, images, maps = 48 * 2000 + 2000 * 500, 16 * 48, 2 * 16 * 2000
     assert found.metric == "peak_memory_mb"
-    assert found.value == found.low == found.high == pytest.approx(4 * (weights + images + maps) / 1e6)
+    numbers = a * b + b * c + 16 * a + 16 * widest_pair
+    assert found.value == found.low == found.high == pytest.approx(4 * numbers / 1e6)
 
 
 def test_peak_memory_counts_a_shared_weight_and_a_view_once(tmp_path: Path) -> None:

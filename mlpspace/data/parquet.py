@@ -110,9 +110,11 @@ def _listed(files: list[Path]) -> str:
 
 def _open(file: Path) -> Any:
     try:
-        return pq.ParquetFile(file)
-    except (pa.ArrowException, OSError) as error:
+        opened = pq.ParquetFile(file)
+        _ = opened.schema_arrow  # read late otherwise, and so broken late
+    except Exception as error:  # a damaged head raises ArrowInvalid, OSError, UnicodeDecodeError, ...
         raise _broken(file, error) from error
+    return opened
 
 
 def _read(file: Path, column: str, group: int | None = None) -> Any:
@@ -122,7 +124,7 @@ def _read(file: Path, column: str, group: int | None = None) -> Any:
     promised = sum(opened.metadata.row_group(n).num_rows for n in groups)
     try:
         values = opened.read_row_groups(list(groups), columns=[column]).column(column).combine_chunks()
-    except (pa.ArrowException, OSError) as error:
+    except Exception as error:  # likewise
         raise _broken(file, error) from error
     if len(values) != promised:
         raise _broken(file, f'{len(values)} of {promised} rows in the column "{column}"')

@@ -1,0 +1,215 @@
+"""The command line as a user meets it: what is printed, and with what it exits."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from stubs import SPACE, Session, evaluate, failing
+
+from mlpspace import cli
+from mlpspace.engines import inline
+
+ROOT = Path(__file__).parents[1]
+
+
+def mlpspace(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
+    """Exit code, stdout and stderr of one command, run in this process."""
+    before = sys.argv
+    sys.argv = ["mlpspace", *map(str, arguments)]
+    try:
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+    finally:
+        sys.argv = before
+    out, err = capsys.readouterr()
+    return int(ended.value.code or 0), out, err
+
+
+@pytest.fixture
+def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A finished study in studies/run1 of an otherwise empty folder."""
+    monkeypatch.chdir(tmp_path)
+    Path("space.yaml").write_text(SPACE)
+    with Session(Path("studies/run1")) as search:
+        inline.run(search, device="cpu", threads=1, evaluate=failing)
+    return Path("studies/run1")
+
+
+def test_the_front_is_shown_with_its_fixed_points_and_what_was_left_out(study, capsys):
+    code, out, _ = mlpspace(capsys, "pareto", study)
+    assert code == 0
+    assert "Pareto front" in out
+    assert "mixer_s16 (patch 16 -> " in out
+    assert "out of memory" in out
+
+
+def test_the_json_of_the_front_is_not_dominated_and_agrees_with_the_ledger(study, capsys):
+    code, out, _ = mlpspace(capsys, "pareto", study, "--json")
+    told = json.loads(out)
+    assert code == 0
+    assert {"front", "hypervolume", "rung", "left_out"} <= told.keys()
+    keys = "trial id accuracy accuracy_se throughput throughput_low throughput_high params macs peak_memory_mb architecture fixed_point"
+    assert all(set(keys.split()) <= point.keys() for point in told["front"])
+    assert told["left_out"] == {"infeasible: out of memory": 4}
+    rows = sqlite3.connect(study / "study.db").execute(
+        "select trial, max(case metric when 'accuracy' then value end), max(case metric when 'throughput' then value end)"
+        " from measurement group by trial"
+    )
+    values = {trial: (accuracy, speed) for trial, accuracy, speed in rows if accuracy is not None}
+    front = {
+        trial
+        for trial, (a, t) in values.items()
+        if not any(a2 >= a and t2 >= t and (a2, t2) != (a, t) for a2, t2 in values.values())
+    }
+    assert {point["trial"] for point in told["front"]} == front
+
+
+def test_the_csv_has_one_row_a_network_of_the_front(study, capsys):
+    _, out, _ = mlpspace(capsys, "pareto", study, "--csv")
+    _, js, _ = mlpspace(capsys, "pareto", study, "--json")
+    assert len(out.splitlines()) == 1 + len(json.loads(js)["front"])
+
+
+def test_the_plot_is_a_png(study, capsys):
+    code, _, _ = mlpspace(capsys, "pareto", study, "--plot", "front.png")
+    assert code == 0
+    assert Path("front.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_shown_trial_can_be_pasted_into_a_space_file(study, capsys):
+    code, out, _ = mlpspace(capsys, "show", study, 3)
+    assert code == 0
+    assert "trial3:" in out
+    code, out, _ = mlpspace(capsys, "show", study, 3, "--json")
+    assert json.loads(out)["trial"] == 3
+
+
+def test_the_status_tells_how_many_trials_are_done(study, capsys):
+    code, out, _ = mlpspace(capsys, "status", study)
+    assert code == 0
+    assert "12 of 12 trials done (8 complete, infeasible: 4 out of memory)" in out
+    assert json.loads(mlpspace(capsys, "status", study, "--json")[1])["trials"] == 12
+
+
+def test_the_same_command_returns_at_once_when_the_study_is_done_and_adds_nothing(study, capsys):
+    before = (study / "study.db").read_bytes()
+    code, out, _ = mlpspace(capsys, "search", "space.yaml")
+    assert code == 0
+    assert "all 12 trials are done; nothing was added" in out
+    assert (study / "study.db").read_bytes() == before
+
+
+def test_another_space_on_a_study_is_refused_with_the_difference_and_what_to_type(study, capsys):
+    Path("other.yaml").write_text(SPACE.replace("depth: 1..4", "depth: 1..6"))
+    code, _, err = mlpspace(capsys, "search", "other.yaml", "--study", study)
+    assert code == 2
+    assert "isotropic.depth was 1..4, is 1..6" in err
+    assert "mlpspace search studies/run1/space.yaml --study studies/run1" in err
+    assert "mlpspace search other.yaml --study studies/run2" in err
+
+
+def test_every_mistake_of_a_file_is_printed_and_exits_with_2(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("bad.yaml").write_text(SPACE.replace("dense", "dnse").replace("epochs: 2", "epochs: two"))
+    for command in ("space", "search"):
+        code, _, err = mlpspace(capsys, command, "bad.yaml")
+        assert code == 2
+        assert [line.split(": ")[0] for line in err.splitlines()] == ["bad.yaml:9", "bad.yaml:14"]
+        assert "Traceback" not in err
+    assert not Path("studies").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["pareto", "studies/run9"], "no study at studies/run9. Studies here: studies/run1."),
+        (["show", "studies/run1", "99"], "no trial 99 in studies/run1; it has 0 to 11."),
+        (["search", "space.yaml", "--data", "cifar10=/nowhere"], "the space uses mnist5k, not cifar10"),
+        (["search", "space.yaml", "--data", "cifar10"], "is not NAME=PATH"),
+        (["search", "space.yaml", "--time-budget", "soon"], "is no duration; write 90s, 10m, 1h30m or 2d"),
+        (["search", "space.yaml", "--trials", "0"], "0 is not in the range x>=1"),
+        (["pareto", "studies/run1", "--json", "--csv"], "Use just one of --json and --csv."),
+        (["pareto", "studies/run1", "--plot", "front.xyz"], "is no kind of picture"),
+        (["search", "nowhere.yaml"], "nowhere.yaml: no such file. Spaces here: space.yaml."),
+        (["frobnicate"], "No such command 'frobnicate'"),
+    ],
+)
+def test_the_users_mistakes_exit_with_2_and_say_what_would_do(study, capsys, arguments, told):
+    code, _, err = mlpspace(capsys, *arguments)
+    assert code == 2
+    assert told in err
+    assert "Traceback" not in err
+
+
+def test_a_study_without_results_exits_with_1(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    with Session(tmp_path / "studies/run1"):
+        pass
+    code, _, err = mlpspace(capsys, "pareto", "studies/run1")
+    assert code == 1
+    assert "No trial of studies/run1 has finished yet" in err
+
+
+def test_a_space_that_no_draw_meets_exits_with_1(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("narrow.yaml").write_text(SPACE.replace("macs: ..4M", "macs: ..1K"))
+    code, out, _ = mlpspace(capsys, "space", "narrow.yaml", "--draws", "50")
+    assert code == 1
+    assert "0 of 50 random draws meet the requirements" in out
+    assert "The smallest of them needs" in out
+
+
+def test_the_space_command_counts_points_by_the_formula(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("space.yaml").write_text(SPACE)
+    code, out, _ = mlpspace(capsys, "space", "space.yaml", "--json")
+    told = json.loads(out)
+    assert code == 0
+    # norms x patches x depths x (4 widths x (2 dense + 1 linear + 1 head) + the one width that 3 heads divide)
+    assert told["points"] == 2 * 2 * 4 * (4 * 4 + 1)
+    assert told["draws"] == 1000
+    assert told["meeting"] + sum(told["refused"].values()) == 1000
+
+
+@pytest.mark.parametrize("command", [[], ["search"], ["pareto"], ["show"], ["space"], ["status"]])
+def test_every_command_has_help_that_teaches(capsys, command):
+    code, out, _ = mlpspace(capsys, *command, "--help")
+    assert code == 0
+    assert "Usage: mlpspace" in out
+    assert len(out.splitlines()) > 6
+
+
+def test_python_dash_m_is_the_same_command():
+    ran = subprocess.run([sys.executable, "-m", "mlpspace", "--version"], capture_output=True, text=True, cwd=ROOT)
+    assert (ran.returncode, ran.stdout) == (0, "mlpspace, version 0.1.0\n")
+
+
+def test_every_command_stands_in_the_readme():
+    readme = (ROOT / "README.md").read_text()
+    missing = [name for name in cli.cli.commands if f"mlpspace {name}" not in readme]
+    assert not missing
+
+
+def test_a_study_that_goes_on_finishes_the_trials_that_are_left(study, capsys, monkeypatch):
+    monkeypatch.setattr("mlpspace.driver._engine", lambda search, options, interrupt: inline.run(search, device="cpu", threads=1, evaluate=evaluate))
+    code, out, _ = mlpspace(capsys, "search", "space.yaml", "--trials", 15)
+    assert code == 0
+    assert "going on with studies/run1: 12 of 15 trials done" in out
+    assert json.loads(mlpspace(capsys, "status", study, "--json")[1])["trials"] == 15
+
+
+def test_an_interrupt_exits_with_130_and_says_how_to_go_on(study, capsys, monkeypatch):
+    def engine(search, options, interrupt):
+        inline.run(search, device="cpu", threads=1, evaluate=evaluate, interrupted=lambda: len(search.results) >= 14)
+        interrupt.seen = True
+
+    monkeypatch.setattr("mlpspace.driver._engine", engine)
+    code, out, _ = mlpspace(capsys, "search", "space.yaml", "--trials", 20)
+    assert code == 130
+    assert "Interrupted after 14 of 20 trials. To go on:\n  mlpspace search space.yaml --trials=20" in out
+    assert "Pareto front" in out
