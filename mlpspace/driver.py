@@ -210,33 +210,20 @@ def _run(
 
 
 def _engine(search: Search, options: Options, interrupt: _Interrupt) -> None:
-    import torch
-
-    from mlpspace import device
-
-    cores = device.cores()
     if options.engine == "inline":
         from mlpspace.engines import inline
 
-        inline.run(search, device=options.device, threads=cores, interrupted=lambda: interrupt.seen)
+        inline.run(search, device=options.device, interrupted=lambda: interrupt.seen)
         return
     from mlpspace.engines import ray_tune
 
-    gpus_here = torch.cuda.device_count() if options.device != "cpu" else 0
-    gpus = options.gpus_per_worker
-    if gpus is None:
-        gpus = 1.0 if gpus_here or options.device.startswith("cuda") else 0.0
-    workers = options.workers or (max(1, int(gpus_here / gpus)) if gpus else min(cores, 8))
-    threads = max(1, cores // workers)
-    resources = ray_tune.Resources(
-        workers=workers,
-        cpus=1.0,
-        gpus=gpus,
+    wanted = ray_tune.Wanted(
+        workers=options.workers,
+        gpus_per_worker=options.gpus_per_worker,
         address=options.address,
-        threads=threads,
-        device=options.device if gpus or options.device != "auto" else "cpu",
+        device=options.device,
     )
-    ray_tune.run(search, resources=resources, interrupted=lambda: interrupt.seen)
+    ray_tune.run(search, wanted=wanted, interrupted=lambda: interrupt.seen)
 
 
 class _Interrupt:

@@ -36,7 +36,7 @@ def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     Path("space.yaml").write_text(SPACE)
     with Session(Path("studies/run1")) as search:
-        inline.run(search, device="cpu", threads=1, evaluate=failing)
+        inline.run(search, device="cpu", evaluate=failing)
     return Path("studies/run1")
 
 
@@ -196,7 +196,7 @@ def test_every_command_stands_in_the_readme():
 
 
 def test_a_study_that_goes_on_finishes_the_trials_that_are_left(study, capsys, monkeypatch):
-    monkeypatch.setattr("mlpspace.driver._engine", lambda search, options, interrupt: inline.run(search, device="cpu", threads=1, evaluate=evaluate))
+    monkeypatch.setattr("mlpspace.driver._engine", lambda search, options, interrupt: inline.run(search, device="cpu", evaluate=evaluate))
     code, out, _ = mlpspace(capsys, "search", "space.yaml", "--trials", 15)
     assert code == 0
     assert "going on with studies/run1: 12 of 15 trials done" in out
@@ -205,7 +205,7 @@ def test_a_study_that_goes_on_finishes_the_trials_that_are_left(study, capsys, m
 
 def test_an_interrupt_exits_with_130_and_says_how_to_go_on(study, capsys, monkeypatch):
     def engine(search, options, interrupt):
-        inline.run(search, device="cpu", threads=1, evaluate=evaluate, interrupted=lambda: len(search.results) >= 14)
+        inline.run(search, device="cpu", evaluate=evaluate, interrupted=lambda: len(search.results) >= 14)
         interrupt.seen = True
 
     monkeypatch.setattr("mlpspace.driver._engine", engine)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -296,6 +298,32 @@ def test_the_device_is_free_whenever_an_event_is_out(tmp_path: Path, monkeypatch
         with QuietDevice("cpu", tmp_path).alone():  # would wait for ever
             signs += isinstance(event, Progress) and event.accuracy is None
     assert signs >= 1
+
+
+def test_pauses_and_a_slow_listener_are_not_training_seconds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clock that only the network (1 s a pass), a pause (100 s) and the listener (1000 s) move."""
+    now = [0.0]
+    monkeypatch.setattr("mlpspace.proxy.time", SimpleNamespace(perf_counter=lambda: now[0]))
+
+    class Pausing(QuietDevice):
+        @contextmanager
+        def busy(self) -> Iterator[float]:
+            now[0] += 100
+            with super().busy():
+                yield 100.0
+
+    class OneSecond(Recorder):
+        def forward(self, images: Tensor) -> Tensor:
+            now[0] += 1
+            return super().forward(images)
+
+    found = None
+    for found in train(
+        OneSecond(), halves(100, 70), recipe=PLAIN, epochs=(2,), seed=0, device=CPU, quiet=Pausing("cpu", tmp_path)
+    ):
+        now[0] += 1000
+    assert isinstance(found, Measurement)
+    assert found.seconds == 2 * (3 + 2)  # epochs x (batches of 32 in 100 images, of 64 in 70)
 
 
 def test_a_training_that_is_closed_frees_the_device(tmp_path: Path) -> None:

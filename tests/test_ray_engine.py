@@ -10,30 +10,25 @@ from collections.abc import Iterator
 import pytest
 from stubs import Session, evaluate, measurement
 
-from mlpspace.engines import inline
+from mlpspace.engines import inline, ray_tune
 from mlpspace.errors import DataError
 from mlpspace.measurement import Assignment, Event, Progress
 from mlpspace.study import Study
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
-ray_tune = pytest.importorskip("mlpspace.engines.ray_tune")
+WANTED = ray_tune.Wanted(workers=2, device="cpu")
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _one_ray() -> Iterator[None]:
     """Ray starts once for all tests here, with two workers' worth of CPUs."""
-    with ray_tune._cluster(resources()):
+    with ray_tune._cluster(WANTED):
         yield
 
 
-def resources(**changes: object):
-    told = dict(workers=2, cpus=1.0, gpus=0.0, address=None, threads=1, device="cpu")
-    return ray_tune.Resources(**{**told, **changes})
-
-
 def run(search, make, interrupted=lambda: False) -> None:
-    ray_tune.run(search, resources=resources(), interrupted=interrupted, make_evaluate=make)
+    ray_tune.run(search, wanted=WANTED, interrupted=interrupted, make_evaluate=make)
 
 
 # workers get their stand-in by value: this module is not on their path
@@ -73,7 +68,7 @@ def test_the_search_on_ray_tune_gives_what_the_inline_engine_gives(tmp_path):
         run(search, _stand_in("plain"))
         assert search.done
     with Session(tmp_path / "inline", trials=12) as search:
-        inline.run(search, device="cpu", threads=1, evaluate=evaluate)
+        inline.run(search, device="cpu", evaluate=evaluate)
     on_ray, here = (Study(tmp_path / name).trials() for name in ("ray", "inline"))
     assert [trial.number for trial in on_ray] == list(range(12))
     assert {trial.state for trial in on_ray} == {"complete"}
@@ -119,5 +114,6 @@ def test_an_interrupt_ends_the_engine_soon_and_leaves_the_trials_unfinished(tmp_
 
 
 def test_a_worker_that_no_node_can_hold_is_refused_with_what_the_nodes_have(tmp_path):
+    wanted = ray_tune.Wanted(gpus_per_worker=3.0)
     with Session(tmp_path / "run1") as search, pytest.raises(ray_tune.EngineError, match="No node can hold"):
-        ray_tune.run(search, resources=resources(gpus=3.0), interrupted=lambda: False)
+        ray_tune.run(search, wanted=wanted, interrupted=lambda: False)

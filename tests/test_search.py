@@ -16,7 +16,7 @@ from mlpspace.study import Study
 
 
 def run(search, stub=evaluate) -> None:
-    inline.run(search, device="cpu", threads=1, evaluate=stub)
+    inline.run(search, device="cpu", evaluate=stub)
 
 
 def test_a_search_ends_with_as_many_trials_as_asked_for_fixed_points_first(tmp_path):

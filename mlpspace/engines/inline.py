@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 
+from mlpspace.device import cores
 from mlpspace.engines.worker import Worker
 from mlpspace.measurement import Assignment, Event
 from mlpspace.search import Search
@@ -15,8 +16,7 @@ Evaluate = Callable[[Assignment, Mapping[str, tuple[float, float]]], Iterator[Ev
 def run(
     search: Search,
     *,
-    device: str,
-    threads: int,
+    device: str = "auto",
     interrupted: Callable[[], bool] = lambda: False,
     evaluate: Evaluate | None = None,
 ) -> None:
@@ -24,7 +24,7 @@ def run(
 
     `evaluate` stands in for a worker, in tests.
     """
-    events_of = evaluate or Worker(device, threads).events
+    events_of = evaluate or Worker(device, cores()).events
     while not interrupted() and (assignment := search.next_assignment()) is not None:
         number = assignment.trial
         with closing(events_of(assignment, search.measured_bounds(number))) as events:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import math
 import os
 import shutil
 import tempfile
@@ -48,14 +49,23 @@ class EngineError(UserError):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """What the user asked for; None: what suits the machines."""
+
+    workers: int | None = None
+    gpus_per_worker: float | None = None
+    address: str | None = None  # of a running cluster; None starts Ray here
+    device: str = "auto"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Resources:
-    """What the workers get."""
+    """What each worker gets."""
 
     workers: int
-    cpus: float  # a worker
-    gpus: float  # a worker
-    address: str | None  # of a running cluster; None starts Ray here
-    threads: int  # of torch, a worker
+    cpus: float
+    gpus: float
+    threads: int  # of torch
     device: str
 
 
@@ -187,7 +197,7 @@ class _Stopper(Stopper):
 def run(
     search: Search,
     *,
-    resources: Resources,
+    wanted: Wanted,
     interrupted: Callable[[], bool],
     make_evaluate: Callable[[], Evaluate] | None = None,
 ) -> None:
@@ -200,9 +210,9 @@ def run(
         EngineError: Ray or the cluster lacks what was asked for.
         UserError: a worker cannot evaluate anything, such as a broken dataset.
     """
-    make = make_evaluate or functools.partial(_worker_events, resources.device, resources.threads)
-    with _cluster(resources), _scratch() as folder:
-        _check(resources)
+    with _cluster(wanted), _scratch() as folder:
+        resources = plan(wanted, [node["Resources"] for node in ray.nodes() if node.get("Alive")])
+        make = make_evaluate or functools.partial(_worker_events, resources.device, resources.threads)
         bridge = _Bridge(search, resources.workers, interrupted)
         trainable = tune.with_resources(
             tune.with_parameters(_Trainable, make=make), {"cpu": resources.cpus, "gpu": resources.gpus}
@@ -230,31 +240,64 @@ def run(
         raise UserError(bridge.fatal)
 
 
+def plan(wanted: Wanted, nodes: list[dict[str, float]]) -> Resources:
+    """What each worker gets on nodes with these resources (Ray's "CPU" and "GPU").
+
+    By default one worker per GPU where there are any, else one per core and at most 8 a node; a node's cores are
+    shared out among its workers.
+
+    Raises:
+        EngineError: no node can hold a worker; it would be waited for without end.
+    """
+    on_gpus = wanted.device != "cpu" and (
+        wanted.device.startswith("cuda") or any(node.get("GPU", 0) > 0 for node in nodes)
+    )
+    gpus = wanted.gpus_per_worker
+    if gpus is None:
+        gpus = 1.0 if on_gpus else 0.0
+    if gpus > 1 and gpus != int(gpus):
+        raise EngineError(f"--gpus-per-worker {gpus:g}: above 1 it is a whole number.")
+    slots = [int(node.get("GPU", 0) / gpus) if gpus else min(int(node.get("CPU", 0)), 8) for node in nodes]
+    if not any(slots):
+        have = "; ".join(f"{node.get('CPU', 0):g} CPUs and {node.get('GPU', 0):g} GPUs" for node in nodes)
+        raise EngineError(
+            f"No node can hold a worker with {gpus:g} GPUs. Nodes have: {have}.\n"
+            "  Lower --gpus-per-worker, or search with --device cpu."
+        )
+    workers = wanted.workers or sum(slots)
+    holding = [node for node, slot in zip(nodes, slots, strict=True) if slot]
+    cores = min(node.get("CPU", 1) for node in holding)
+    cpus = cores / math.ceil(workers / len(holding))
+    return Resources(
+        workers=workers,
+        cpus=float(int(cpus)) if cpus > 1 else math.floor(1000 * cpus) / 1000,  # Ray takes fractions below 1 only
+        gpus=gpus,
+        threads=max(1, int(cpus)),
+        device=wanted.device if gpus or wanted.device != "auto" else "cpu",
+    )
+
+
 def _worker_events(device: str, threads: int) -> Evaluate:
     return Worker(device, threads).events
 
 
 @contextmanager
-def _cluster(resources: Resources) -> Iterator[None]:
+def _cluster(wanted: Wanted) -> Iterator[None]:
     already = ray.is_initialized()
     if not already:
-        logging.getLogger("ray").setLevel(logging.ERROR)
-        options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
-        if resources.address is None:
-            options |= {
-                "num_cpus": max(1, round(resources.workers * resources.cpus)),
-                "include_dashboard": False,
-                "object_store_memory": 256 * 2**20,  # assignments and events are small
-            }
+        options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+        if wanted.address is None:
+            # assignments and events are small: a store of a third of the memory would only be in the way
+            options |= {"include_dashboard": False, "object_store_memory": 256 * 2**20}
         else:
-            options["address"] = resources.address
+            options["address"] = wanted.address
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 ray.init(**options)
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise EngineError(
-                f"Ray cannot be reached at {resources.address or 'this machine'}: {str(error).splitlines()[0]}\n"
+                f"Ray cannot be reached at {wanted.address or 'this machine'}: {str(error).splitlines()[0]}\n"
                 "  To start a cluster: ray start --head, then --address auto on that machine."
             ) from None
     try:
@@ -262,18 +305,6 @@ def _cluster(resources: Resources) -> Iterator[None]:
     finally:
         if not already:
             ray.shutdown()
-
-
-def _check(resources: Resources) -> None:
-    """A worker that no node can hold would wait for ever."""
-    nodes = [node["Resources"] for node in ray.nodes() if node.get("Alive")]
-    needed = {"CPU": resources.cpus, "GPU": resources.gpus}
-    if not any(all(node.get(kind, 0) >= amount for kind, amount in needed.items()) for node in nodes):
-        have = "; ".join(", ".join(f"{n.get(kind, 0):g} {kind}" for kind in needed) for n in nodes)
-        raise EngineError(
-            f"No node can hold a worker with {resources.cpus:g} CPUs and {resources.gpus:g} GPUs. Nodes have: {have}.\n"
-            "  Lower --gpus-per-worker, or search with --device cpu."
-        )
 
 
 @contextmanager
