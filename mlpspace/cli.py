@@ -122,16 +122,38 @@ class _Place(click.ParamType):
 
 @cli.command("search")
 @click.argument("file", type=click.Path())
-@click.option("--study", type=click.Path(path_type=Path), help="Folder of the study. [default: the one under studies/ that holds this space, else the next studies/runN]")
+@click.option(
+    "--study",
+    type=click.Path(path_type=Path),
+    help="Folder of the study. [default: the one under studies/ that holds this space, else the next studies/runN]",
+)
 @click.option("--trials", type=click.IntRange(1), help="Total of the study. [default: as the space says]")
 @click.option("--time-budget", type=_Seconds(), help="Total of the study, such as 90s, 10m, 1h30m.")
-@click.option("--workers", type=click.IntRange(1, 10_000), help="Trials at once. [default: one per GPU; without GPUs one per core, at most 8]")
-@click.option("--gpus-per-worker", type=click.FloatRange(0), help="A share such as 0.5 puts several workers on one GPU. [default: 1 where there are GPUs]")
-@click.option("--address", help='Of a running Ray cluster, such as "auto" on one of its machines. [default: this machine]')
+@click.option(
+    "--workers",
+    type=click.IntRange(1, 10_000),
+    help="Trials at once. [default: one per GPU; without GPUs one per core, at most 8]",
+)
+@click.option(
+    "--gpus-per-worker",
+    type=click.FloatRange(0),
+    help="A share such as 0.5 puts several workers on one GPU. [default: 1 where there are GPUs]",
+)
+@click.option(
+    "--address", help='Of a running Ray cluster, such as "auto" on one of its machines. [default: this machine]'
+)
 @click.option("--data", multiple=True, type=_Place(), help="Where the space's dataset lives.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
-@click.option("--seed", type=click.IntRange(0, 2**31 - 1), help="Of the sampler and the trainings. [default: as the space says]")
-@click.option("--engine", type=click.Choice(["ray", "inline"]), default="ray", show_default=True, help="inline: one after the other in this process, without Ray.")
+@click.option(
+    "--seed", type=click.IntRange(0, 2**31 - 1), help="Of the sampler and the trainings. [default: as the space says]"
+)
+@click.option(
+    "--engine",
+    type=click.Choice(["ray", "inline"]),
+    default="ray",
+    show_default=True,
+    help="inline: one after the other in this process, without Ray.",
+)
 @click.option("--plain", is_flag=True, help="Plain lines even in a terminal.")
 def search_command(file: str, study: Path | None, **options: Any) -> None:
     """Search the space in FILE.
@@ -186,7 +208,9 @@ def _width() -> int:
 @click.argument("study", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 @click.option("--csv", "as_csv", is_flag=True, help="For spreadsheets.")
-@click.option("--plot", type=click.Path(path_type=Path, dir_okay=False), help="Draw the front into a .png, .svg or .pdf file.")
+@click.option(
+    "--plot", type=click.Path(path_type=Path, dir_okay=False), help="Draw the front into a .png, .svg or .pdf file."
+)
 def pareto_command(study: Path, as_json: bool, as_csv: bool, plot: Path | None) -> None:
     """The Pareto front of the study in folder STUDY, the published networks marked on it.
 
@@ -260,5 +284,3 @@ def _front_of(folder: Path) -> tuple[Study, Front]:
 
 def _title(study: Study) -> str:
     return f"Pareto front of {study.folder}"
-
-

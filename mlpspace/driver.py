@@ -54,9 +54,7 @@ class Outcome:
     go_on: str  # what to type
 
 
-def search(
-    file: str, folder: Path | None, options: Options, *, command: str, write: Callable[[str], None]
-) -> Outcome:
+def search(file: str, folder: Path | None, options: Options, *, command: str, write: Callable[[str], None]) -> Outcome:
     """Search the space in `file` until the study is done, or somebody stops it.
 
     Raises:
@@ -78,7 +76,9 @@ def search(
         study = _create(folder or _next_folder(), space, command, path)
         write(f"new study {study.folder}")
     else:
-        write(f"going on with {study.folder}: {sum(t.state != 'running' for t in study.trials())} of {total} trials done")
+        write(
+            f"going on with {study.folder}: {sum(t.state != 'running' for t in study.trials())} of {total} trials done"
+        )
     interrupted, stopped = _run(study, space, options, total=total, data_path=path, command=command, write=write)
     return _outcome(study, space, total, options, file, interrupted=interrupted, stopped=stopped)
 
@@ -274,5 +274,3 @@ def _outcome(
         unfinished=f"{stopped}: {done} of {total} trials done." if stopped and done < total else None,
         go_on=shlex.join(words),
     )
-
-

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 
 import torch
 
@@ -27,7 +27,7 @@ def evaluate(
     device: torch.device,
     quiet: QuietDevice,
     require: Mapping[str, tuple[float, float]] = {},
-) -> Iterator[Event]:
+) -> Generator[Event, None, None]:
     """Build the network, check its counts, measure it, train it; tell each thing as soon as it is known.
 
     It may be closed at any point, and frees the device's memory however it ends. Nothing that goes wrong with the
@@ -59,7 +59,7 @@ def _evaluate(
     device: torch.device,
     quiet: QuietDevice,
     require: Mapping[str, tuple[float, float]],
-) -> Iterator[Event]:
+) -> Generator[Event, None, None]:
     with quiet.busy():  # on a CPU this too is work that would disturb a measurement
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(assignment.seed)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -32,7 +32,7 @@ def train(
     seed: int,
     device: torch.device,
     quiet: QuietDevice,
-) -> Iterator[Event]:
+) -> Generator[Event, None, None]:
     """Train for the last of `epochs`, with the validation accuracy after each epoch and a measurement at each rung.
 
     Protocol proxy-v1: one cycle over the last rung's epochs, so that an earlier rung is a point on the way and not a

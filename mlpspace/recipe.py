@@ -15,7 +15,9 @@ class Augmentation(Checked):
     """What is done to a training image, drawn anew for each image of each batch."""
 
     shift: int = takes(Whole(0, 64), 2)  # at most so many pixels in each direction, the border filled with zeros
-    flip: str = takes(OneOf(("auto", "always", "never")), "auto")  # left-right, half of the images; auto: where it makes sense
+    flip: str = takes(
+        OneOf(("auto", "always", "never")), "auto"
+    )  # left-right, half of the images; auto: where it makes sense
     cutout: int = takes(Whole(0, 512), 0)  # side of a square that is blanked, in pixels; 0: none
 
 

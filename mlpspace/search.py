@@ -15,13 +15,13 @@ from typing import Any, Protocol
 import numpy as np
 
 from mlpspace.architecture import Architecture
+from mlpspace.counts import Profile, profile
 from mlpspace.errors import UserError
 from mlpspace.fixed_points import fixed_points
 from mlpspace.ledger import Writer
 from mlpspace.measurement import Assignment, Event, Failure, Measurement, Progress
 from mlpspace.objectives import costs
 from mlpspace.pareto import hypervolume, pareto_front
-from mlpspace.counts import Profile, profile
 from mlpspace.recipe import Recipe
 from mlpspace.space.dims import Value
 from mlpspace.space.space import NotInSpace, Space
@@ -353,7 +353,8 @@ class Search:
         if refused["already a trial"] > MOST_DRAWS // 2:
             text += "\n  The space is searched to its end, or nearly so."
         elif smallest < math.inf:
-            text += f"\n  The smallest network drawn needs {smallest / 1e6:,.1f}M macs. Widen the requirements or the space."
+            text += f"\n  The smallest network drawn needs {smallest / 1e6:,.1f}M macs."
+            text += " Widen the requirements or the space."
         if not self.results and not self.running:
             raise SearchError(text)
         return text

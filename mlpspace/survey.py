@@ -41,7 +41,13 @@ class Survey:
             "params_quartiles": quartiles([each.params for each in self.meeting]),
             "macs_quartiles": quartiles([each.macs for each in self.meeting]),
             "fixed_points": [
-                {"name": point.name, "label": point.label, "params": counts.params, "macs": counts.macs, "breaks": broken}
+                {
+                    "name": point.name,
+                    "label": point.label,
+                    "params": counts.params,
+                    "macs": counts.macs,
+                    "breaks": broken,
+                }
                 for point, counts, broken in self.fixed
             ],
         }
@@ -78,7 +84,8 @@ def quartiles(values: list[int]) -> list[float] | None:
 def text(told: Survey) -> str:
     """The survey for people."""
     space = told.space
-    lines = [f"{space.path}: {told.count.points:,} points at {space.resolution} x {space.resolution} pixels, {space.classes} classes"]
+    pixels = f"{space.resolution} x {space.resolution} pixels"
+    lines = [f"{space.path}: {told.count.points:,} points at {pixels}, {space.classes} classes"]
     if told.count.continua:
         lines.append(f"  (continuous, counted as one value each: {', '.join(told.count.continua)})")
     lines += ["", *_dimensions(space), ""]
@@ -112,7 +119,10 @@ def text(told: Survey) -> str:
 def rungs_note(space: Space) -> str:
     """What this version does with several rungs."""
     epochs = ", ".join(map(str, space.fidelity.epochs))
-    return f"note: accuracy is measured after {epochs} epochs, but no trial is stopped before the last rung (keep is not acted on)."
+    return (
+        f"note: accuracy is measured after {epochs} epochs, but every trial trains to the last of them: "
+        "stopping at a rung (keep) is not there yet."
+    )
 
 
 def _dimensions(space: Space) -> list[str]:

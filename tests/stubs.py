@@ -34,18 +34,18 @@ search: {trials: 12, seed: 0}
 
 
 def measurement(metric: str, value: float, **changes: object) -> Measurement:
-    told = dict(
-        metric=metric,
-        value=value,
-        low=value * 0.99,
-        high=value * 1.01,
-        seconds=0.1,
-        protocol=f"{metric}-stub",
-        device="stub",
-        batch=64,
-        precision="fp32",
-        threads=1,
-    )
+    told = {
+        "metric": metric,
+        "value": value,
+        "low": value * 0.99,
+        "high": value * 1.01,
+        "seconds": 0.1,
+        "protocol": f"{metric}-stub",
+        "device": "stub",
+        "batch": 64,
+        "precision": "fp32",
+        "threads": 1,
+    }
     return Measurement(**{**told, **changes})  # type: ignore[arg-type]
 
 
@@ -121,5 +121,3 @@ class Session:
     def __exit__(self, *exc: object) -> None:
         self.mirror.close()
         self._writing.__exit__(None, None, None)
-
-

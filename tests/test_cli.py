@@ -196,7 +196,10 @@ def test_every_command_stands_in_the_readme():
 
 
 def test_a_study_that_goes_on_finishes_the_trials_that_are_left(study, capsys, monkeypatch):
-    monkeypatch.setattr("mlpspace.driver._engine", lambda search, options, interrupt: inline.run(search, device="cpu", evaluate=evaluate))
+    monkeypatch.setattr(
+        "mlpspace.driver._engine",
+        lambda search, options, interrupt: inline.run(search, device="cpu", evaluate=evaluate),
+    )
     code, out, _ = mlpspace(capsys, "search", "space.yaml", "--trials", 15)
     assert code == 0
     assert "going on with studies/run1: 12 of 15 trials done" in out

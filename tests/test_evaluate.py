@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
@@ -80,8 +80,8 @@ def dataset() -> Dataset:
 
 
 @pytest.fixture
-def events(dataset: Dataset, tmp_path: Path) -> Callable[..., Iterator[Event]]:
-    def run(assignment: Assignment = ASSIGNMENT, **named: Any) -> Iterator[Event]:
+def events(dataset: Dataset, tmp_path: Path) -> Callable[..., Generator[Event, None, None]]:
+    def run(assignment: Assignment = ASSIGNMENT, **named: Any) -> Generator[Event, None, None]:
         return evaluate(assignment, dataset=dataset, device=CPU, quiet=QuietDevice("cpu", tmp_path), **named)
 
     return run
@@ -110,7 +110,7 @@ def broken_by(monkeypatch: pytest.MonkeyPatch) -> Callable[[BaseException], None
     return put
 
 
-def test_cheap_numbers_come_before_training(events: Callable[..., Iterator[Event]]) -> None:
+def test_cheap_numbers_come_before_training(events: Callable[..., Generator[Event, None, None]]) -> None:
     told = list(events())
     assert [e.metric for e in told if isinstance(e, Measurement)] == [
         "throughput", "peak_memory_mb", "accuracy", "accuracy",
@@ -119,7 +119,7 @@ def test_cheap_numbers_come_before_training(events: Callable[..., Iterator[Event
     assert isinstance(told[first_of_training - 1], Measurement)
 
 
-def test_the_same_assignment_gives_the_same_accuracies(events: Callable[..., Iterator[Event]]) -> None:
+def test_the_same_assignment_gives_the_same_accuracies(events: Callable[..., Generator[Event, None, None]]) -> None:
     assignment = dataclasses.replace(ASSIGNMENT, throughput_batch=None)
     torch.manual_seed(1)
     state = torch.get_rng_state()
@@ -128,7 +128,7 @@ def test_the_same_assignment_gives_the_same_accuracies(events: Callable[..., Ite
     assert torch.equal(torch.get_rng_state(), state)  # and leaves the caller's random numbers alone
 
 
-def test_throughput_is_not_measured_unless_asked_for(events: Callable[..., Iterator[Event]]) -> None:
+def test_throughput_is_not_measured_unless_asked_for(events: Callable[..., Generator[Event, None, None]]) -> None:
     told = list(events(dataclasses.replace(ASSIGNMENT, throughput_batch=None)))
     assert {e.metric for e in told if isinstance(e, Measurement)} == {"accuracy"}
 
@@ -141,7 +141,7 @@ def test_throughput_is_not_measured_unless_asked_for(events: Callable[..., Itera
     ],
 )
 def test_a_broken_requirement_is_told_and_not_trained(
-    require: dict[str, tuple[float, float]], words: str, events: Callable[..., Iterator[Event]]
+    require: dict[str, tuple[float, float]], words: str, events: Callable[..., Generator[Event, None, None]]
 ) -> None:
     told = list(events(require=require))
     last = told[-1]
@@ -153,14 +153,14 @@ def test_a_broken_requirement_is_told_and_not_trained(
     assert not any(isinstance(e, Progress) and e.phase == "training" for e in told)
 
 
-def test_requirements_that_are_met_do_not_disturb(events: Callable[..., Iterator[Event]]) -> None:
+def test_requirements_that_are_met_do_not_disturb(events: Callable[..., Generator[Event, None, None]]) -> None:
     told = list(events(require={"throughput": (0.0, 1e12), "peak_memory_mb": (0.0, 1e6)}))
     assert isinstance(told[-1], Measurement)
 
 
 @pytest.mark.parametrize("which", ["params", "macs"])
 def test_a_count_that_two_ways_disagree_on_is_not_shown(
-    which: str, events: Callable[..., Iterator[Event]], monkeypatch: pytest.MonkeyPatch
+    which: str, events: Callable[..., Generator[Event, None, None]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     profile = evaluating.profile
 
@@ -187,7 +187,7 @@ def test_a_count_that_two_ways_disagree_on_is_not_shown(
     ],
 )
 def test_running_out_of_memory_is_a_failure(
-    error: Exception, events: Callable[..., Iterator[Event]], broken_by: Callable[[BaseException], None]
+    error: Exception, events: Callable[..., Generator[Event, None, None]], broken_by: Callable[[BaseException], None]
 ) -> None:
     broken_by(error)
     told = list(events())
@@ -198,7 +198,7 @@ def test_running_out_of_memory_is_a_failure(
 
 
 def test_a_real_allocation_that_is_too_large_is_out_of_memory(
-    events: Callable[..., Iterator[Event]], monkeypatch: pytest.MonkeyPatch
+    events: Callable[..., Generator[Event, None, None]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(evaluating, "build", lambda *args: torch.empty(2**60))
     (failure,) = events()
@@ -207,7 +207,7 @@ def test_a_real_allocation_that_is_too_large_is_out_of_memory(
 
 
 def test_any_other_error_is_a_failure_with_its_place(
-    events: Callable[..., Iterator[Event]], broken_by: Callable[[BaseException], None]
+    events: Callable[..., Generator[Event, None, None]], broken_by: Callable[[BaseException], None]
 ) -> None:
     broken_by(ValueError("a shape that does not fit"))
     last = list(events())[-1]
@@ -222,7 +222,7 @@ def test_any_other_error_is_a_failure_with_its_place(
 )
 @pytest.mark.parametrize("norm", NORMS)
 def test_every_mixer_is_measured_and_trained_in_bf16(
-    mixer: TokenMixer, norm: str, events: Callable[..., Iterator[Event]], monkeypatch: pytest.MonkeyPatch
+    mixer: TokenMixer, norm: str, events: Callable[..., Generator[Event, None, None]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As on a GPU; a CPU without the instructions emulates it."""
     for module in ("proxy", "throughput"):
@@ -236,19 +236,19 @@ def test_every_mixer_is_measured_and_trained_in_bf16(
 
 
 def test_ctrl_c_is_not_a_failure(
-    events: Callable[..., Iterator[Event]], broken_by: Callable[[BaseException], None]
+    events: Callable[..., Generator[Event, None, None]], broken_by: Callable[[BaseException], None]
 ) -> None:
     broken_by(KeyboardInterrupt())
     with pytest.raises(KeyboardInterrupt):
         list(events())
 
 
-def test_it_can_be_closed_after_any_event(events: Callable[..., Iterator[Event]], tmp_path: Path) -> None:
+def test_it_can_be_closed_after_any_event(events: Callable[..., Generator[Event, None, None]], tmp_path: Path) -> None:
     for length in range(1, len(list(events())) + 1):
         run = events()
         for _ in range(length):
             next(run)
-        run.close()  # type: ignore[attr-defined]
+        run.close()
         with QuietDevice("cpu", tmp_path).alone():
             pass
 

@@ -317,11 +317,13 @@ def test_pauses_and_a_slow_listener_are_not_training_seconds(tmp_path: Path, mon
             now[0] += 1
             return super().forward(images)
 
-    found = None
-    for found in train(
+    told: list[Event] = []
+    for event in train(
         OneSecond(), halves(100, 70), recipe=PLAIN, epochs=(2,), seed=0, device=CPU, quiet=Pausing("cpu", tmp_path)
     ):
+        told.append(event)
         now[0] += 1000
+    found = told[-1]
     assert isinstance(found, Measurement)
     assert found.seconds == 2 * (3 + 2)  # epochs x (batches of 32 in 100 images, of 64 in 70)
 
@@ -330,6 +332,6 @@ def test_a_training_that_is_closed_frees_the_device(tmp_path: Path) -> None:
     quiet = QuietDevice("cpu", tmp_path)
     events = train(linear(), halves(), recipe=PLAIN, epochs=(5,), seed=0, device=CPU, quiet=quiet)
     next(iter(events))
-    events.close()  # type: ignore[attr-defined]
+    events.close()
     with QuietDevice("cpu", tmp_path).alone():
         pass

@@ -97,7 +97,7 @@ def test_a_worker_that_is_killed_costs_one_attempt_and_the_search_goes_on(tmp_pa
 
 
 def test_a_broken_dataset_ends_the_search_with_its_one_message(tmp_path):
-    with Session(tmp_path / "run1") as search, pytest.raises(Exception, match="7.png is cut off"):
+    with Session(tmp_path / "run1") as search, pytest.raises(Exception, match=r"7\.png is cut off"):
         run(search, _stand_in("broken"))
     assert all(trial.state == "running" for trial in Study(tmp_path / "run1").trials())
 

@@ -129,7 +129,9 @@ def test_aliases_that_multiply_or_bite_their_tail_are_refused():
     assert "an alias stands inside of what it stands for" in " ".join(mistakes("task: &t {classes: *t}\n"))
 
 
-@pytest.mark.parametrize("text", ["", "   \n", "[1, 2]", "a: [", "a: b: c", "\ta: 1", "? [a]\n: b", "[" * 5000, "- &a *a"])
+@pytest.mark.parametrize(
+    "text", ["", "   \n", "[1, 2]", "a: [", "a: b: c", "\ta: 1", "? [a]\n: b", "[" * 5000, "- &a *a"]
+)
 def test_what_is_no_space_is_refused_with_a_line(text):
     assert all(line.startswith("s.yaml:") for line in mistakes(text))
 
@@ -153,7 +155,9 @@ def test_rungs_are_read_in_both_spellings():
 
 
 def test_the_same_space_said_otherwise_has_the_same_id():
-    other = GOOD.replace("patch: [2, 4, 8]", "patch: [8, 2, 4]  # any order").replace("depth: 4..12", "depth: 4..12 step 1")
+    other = GOOD.replace("patch: [2, 4, 8]", "patch: [8, 2, 4]  # any order").replace(
+        "depth: 4..12", "depth: 4..12 step 1"
+    )
     assert read_space(other + "search: {trials: 99, seed: 3}\n").id == read_space(GOOD).id
     assert read_space(GOOD.replace("4..12", "4..13")).id != read_space(GOOD).id
     assert read_space(GOOD.replace("epochs: 4", "epochs: 5")).id != read_space(GOOD).id

@@ -143,7 +143,9 @@ def test_the_time_budget_is_a_total_and_leaves_the_cut_trial_unfinished(tmp_path
 
 
 def test_a_space_where_nothing_meets_the_requirements_says_what_refused_and_how_far_off(tmp_path):
-    text = SPACE.replace("macs: ..4M", "macs: ..1K").replace("fixed_points: {names: [mixer_s16, resmlp_s12], fit: space}\n", "")
+    text = SPACE.replace("macs: ..4M", "macs: ..1K").replace(
+        "fixed_points: {names: [mixer_s16, resmlp_s12], fit: space}\n", ""
+    )
     with Session(tmp_path / "run1", text=text) as search, pytest.raises(SearchError) as caught:
         search.next_assignment()
     assert "No draw out of 10,000" in str(caught.value)
@@ -176,7 +178,9 @@ def test_optunas_tables_hold_the_same_trials(tmp_path):
 
 def test_the_sampler_beats_random_draws_on_this_toy(tmp_path):
     """Not a claim about search quality, only that costs reach the sampler with their signs right."""
-    text = SPACE.replace("require: {macs: ..4M, throughput: 10..}", "").replace("1..4", "1..12").replace("..64", "..256")
+    text = (
+        SPACE.replace("require: {macs: ..4M, throughput: 10..}", "").replace("1..4", "1..12").replace("..64", "..256")
+    )
     found = []
     with Session(tmp_path / "run1", text=text, trials=60) as search:
         run(search)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import closing
 
 from mlpspace.device import cores
@@ -10,7 +10,7 @@ from mlpspace.engines.worker import Worker
 from mlpspace.measurement import Assignment, Event
 from mlpspace.search import Search
 
-Evaluate = Callable[[Assignment, Mapping[str, tuple[float, float]]], Iterator[Event]]
+Evaluate = Callable[[Assignment, Mapping[str, tuple[float, float]]], Generator[Event, None, None]]
 
 
 def run(

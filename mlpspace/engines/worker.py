@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
-from mlpspace.data import Dataset, load
 from mlpspace import device
+from mlpspace.data import Dataset, load
 from mlpspace.evaluate import evaluate
 from mlpspace.measurement import Assignment, Event, Progress
 from mlpspace.quiet import QuietDevice
@@ -26,7 +27,7 @@ class Worker:
     _quiet: QuietDevice | None = None
     _datasets: dict[tuple[object, ...], Dataset] = field(default_factory=dict)
 
-    def events(self, assignment: Assignment, bounds: Mapping[str, tuple[float, float]]) -> Iterator[Event]:
+    def events(self, assignment: Assignment, bounds: Mapping[str, tuple[float, float]]) -> Generator[Event, None, None]:
         """What happens to one trial, as it happens.
 
         Raises:
@@ -41,7 +42,7 @@ class Worker:
         yield from evaluate(assignment, dataset=dataset, device=self._device, quiet=self._quiet, require=bounds)
 
     def _dataset(self, assignment: Assignment) -> Dataset:
-        asked = {
+        asked: dict[str, Any] = {
             "resolution": assignment.resolution,
             "classes": assignment.classes,
             "images": assignment.images,

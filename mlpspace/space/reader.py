@@ -424,8 +424,8 @@ class _Reader:
             line = self.lines.get(id(layout.patch), 1)
             strides = patches[id(layout.patch)]
             if isinstance(layout.patch, Span):
-                fits = [p for p in values(layout.patch) or [] if any(resolution % (p * s) == 0 for s in strides)]
-                if not fits:
+                sizes = [p for p in values(layout.patch) or [] if isinstance(p, int)]
+                if not any(resolution % (p * stride) == 0 for p in sizes for stride in strides):
                     self.mistakes.add(line, f"patch {layout.patch}: none of these divides {resolution} pixels.")
                 continue
             for value in values(layout.patch) or []:
@@ -474,7 +474,7 @@ class _Reader:
         if not kinds:
             self.mistakes.add(node.line, f"{what} is empty. Known: {', '.join(sorted(table))}.")
             return None
-        options = []
+        options: list[Option] = []
         for kind, line, inner in kinds:
             kind = "none" if kind in ("", "~", "null") and "none" in table else kind
             if kind not in table:

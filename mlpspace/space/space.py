@@ -261,18 +261,21 @@ class Space:
         several = len(self.layouts) > 1
         if several:
             yield self._layout_choice(), None
-        # a place that every layout uses hangs on none of them
-        everywhere = set.intersection(*({id(place) for place in layout.places()} for layout in self.layouts))
+        users: dict[int, list[str]] = {}  # id of a place -> layouts that use it
         for layout in self.layouts:
             for place in layout.places():
+                users.setdefault(id(place), []).append(layout.name)
+        for layout in self.layouts:
+            for place in layout.places():
+                names = users[id(place)]
+                hangs_on = None if len(names) == len(self.layouts) else f"layout = {' or '.join(names)}"
                 for dim, condition in dimensions(place):
                     if dim.name not in seen:
                         seen.add(dim.name)
-                        in_layout = several and id(place) not in everywhere
-                        yield dim, condition or (f"layout = {layout.name}" if in_layout else None)
-        for dim in self.fidelity.recipe.values():
-            if not isinstance(dim, Fixed):
-                yield dim, None
+                        yield dim, condition or hangs_on
+        for setting in self.fidelity.recipe.values():
+            if not isinstance(setting, Fixed):
+                yield setting, None
 
     def count(self) -> PointCount:
         """How many points decode at the task's resolution: exact, conditions counted, requirements not."""
@@ -458,10 +461,10 @@ def _count_mixing(stages: list[tuple[Dim, Branch]], used: Used) -> int:
     for fixed_widths in itertools.product(*([(i, w) for w in _widths(dim)] for i, dim in shared_widths.items())):
         for fixed_mixers in itertools.product(*([(i, c) for c in _configs(m)] for i, m in shared_mixers.items())):
             width_of, config_of = dict(fixed_widths), dict(fixed_mixers)
-            product = math.prod(config.count for config in config_of.values())
+            product = math.prod(config.others for config in config_of.values())
             for w, m in stages:
                 one_width = [width_of[id(w)]] if id(w) in width_of else _widths(w)
-                one_config = [config_of[id(m)]._replace(count=1)] if id(m) in config_of else _configs(m)
+                one_config = [config_of[id(m)]._replace(others=1)] if id(m) in config_of else _configs(m)
                 product *= _count_pairs(one_width, one_config, used)
                 if not product:
                     break
@@ -474,7 +477,7 @@ class _Config(NamedTuple):
 
     mixer: Any  # an instance with the ruled fields set
     ruled: tuple[tuple[Dim, Value], ...]
-    count: int  # settings of its other fields
+    others: int  # settings of its other fields
 
 
 def _configs(branch: Branch) -> list[_Config]:
@@ -498,7 +501,7 @@ def _count_pairs(widths: list[tuple[Dim, int]], configs: list[_Config], used: Us
     for dim, width in widths:
         for config in configs:
             if config.mixer is None or config.mixer.unfit_for_width(width) is None:
-                total += config.count
+                total += config.others
                 used(dim, width)
                 for ruled_dim, value in config.ruled:
                     used(ruled_dim, value)

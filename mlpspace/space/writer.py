@@ -54,13 +54,17 @@ def _word(value: Any) -> str:
 
 def _unsaid(architecture: Architecture) -> list[str]:
     said = Architecture(
-        stem=architecture.stem if not isinstance(architecture.stem, Patches) else Patches(patch=architecture.stem.patch),
+        stem=architecture.stem
+        if not isinstance(architecture.stem, Patches)
+        else Patches(patch=architecture.stem.patch),
         stages=architecture.stages,
         head=MeanHead(norm=architecture.stages[-1].norm),
     )
-    parts = [str(getattr(architecture, part)) for part in ("merging", "head") if getattr(architecture, part) != getattr(said, part)]
+    parts = [
+        str(getattr(architecture, part))
+        for part in ("merging", "head")
+        if getattr(architecture, part) != getattr(said, part)
+    ]
     if not isinstance(architecture.stem, Patches) or architecture.stem != said.stem:
         parts.insert(0, str(architecture.stem))
     return parts
-
-
