@@ -20,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -48,7 +48,7 @@ def reuse_no_loggers(trials: int, workers: int, folder: Path) -> float:
 
 
 def ours(trials: int, workers: int, folder: Path) -> float:
-    """The search of spaces/hybrid.yaml on mlpspace's engine, its ledger and Optuna's tables written as always."""
+    """mlpspace's own search of spaces/hybrid.yaml, 15 dimensions or so; the ledger and Optuna's tables as always."""
     import ray
 
     from mlpspace.engines import ray_tune
@@ -81,8 +81,8 @@ def ours(trials: int, workers: int, folder: Path) -> float:
             data_path=None,
             clock=time.monotonic,
         )
-        resources = ray_tune.Resources(workers=workers, cpus=1.0, gpus=0.0, address=None, threads=1, device="cpu")
-        ray_tune.run(search, resources=resources, interrupted=lambda: False, make_evaluate=_instant_worker)
+        wanted = ray_tune.Wanted(workers=workers, device="cpu")
+        ray_tune.run(search, wanted=wanted, interrupted=lambda: False, make_evaluate=_instant_worker)
     mirror.close()
     seconds = time.perf_counter() - begun
     complete = [trial for trial in study.trials() if trial.state == "complete"]
@@ -91,11 +91,11 @@ def ours(trials: int, workers: int, folder: Path) -> float:
     return seconds
 
 
-def _instant_worker() -> Callable[[Any, Any], Iterator[Any]]:
+def _instant_worker() -> Callable[[Any, Any], Generator[Any, None, None]]:
     return _instant_measurements
 
 
-def _instant_measurements(assignment: Any, bounds: Any) -> Iterator[Any]:
+def _instant_measurements(assignment: Any, bounds: Any) -> Generator[Any, None, None]:
     """What a worker reports, without doing it; the numbers follow from the architecture, as _objective's do."""
     from mlpspace.measurement import Measurement
 

@@ -172,6 +172,8 @@ def search_command(file: str, study: Path | None, **options: Any) -> None:
     if told.interrupted:
         click.echo(f"\nInterrupted after {told.done} of {told.total} trials. To go on:\n  {told.go_on}")
         raise click.exceptions.Exit(INTERRUPTED)
+    if not told.complete:
+        raise click.exceptions.Exit(NOTHING)
     if told.unfinished:
         click.echo(f"\n{told.unfinished}\n  To go on: {told.go_on}")
 
@@ -188,7 +190,9 @@ def _print_front(study: Study, space: Space, *, plot_hint: bool) -> None:
     found = front(study, space.objectives)
     click.echo("")
     if not found.points:
-        click.echo("No trial has finished yet.")
+        click.echo("No trial has finished with all its measurements.")
+        for reason, number in found.left_out.items():
+            click.echo(f"  {number} {reason}")
         return
     click.echo(report.front_table(found, width=_width()))
     if plot_hint:

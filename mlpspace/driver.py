@@ -48,6 +48,7 @@ class Outcome:
     study: Study
     space: Space
     done: int
+    complete: int  # of those
     total: int
     interrupted: bool
     unfinished: str | None  # why trials are left to do, where it was no interrupt
@@ -269,6 +270,7 @@ def _outcome(
         study=study,
         space=space,
         done=done,
+        complete=sum(trial.state == "complete" for trial in trials),
         total=total,
         interrupted=interrupted,
         unfinished=f"{stopped}: {done} of {total} trials done." if stopped and done < total else None,

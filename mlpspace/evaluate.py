@@ -15,7 +15,7 @@ from mlpspace.nets import build, deploy
 from mlpspace.objectives import METRICS
 from mlpspace.proxy import train
 from mlpspace.quiet import QuietDevice
-from mlpspace.throughput import measure_throughput
+from mlpspace.throughput import OTHERS_PATIENCE_S, measure_throughput
 
 COUNT_TOLERANCE = 1e-3  # relative; more apart, and one of two counts is wrong
 
@@ -27,6 +27,7 @@ def evaluate(
     device: torch.device,
     quiet: QuietDevice,
     require: Mapping[str, tuple[float, float]] = {},
+    patience_s: float = OTHERS_PATIENCE_S,
 ) -> Generator[Event, None, None]:
     """Build the network, check its counts, measure it, train it; tell each thing as soon as it is known.
 
@@ -35,10 +36,13 @@ def evaluate(
 
     Args:
         dataset: on `device`.
+        patience_s: seconds that a throughput measurement waits for other programs to leave the CPU alone.
         require: closed bounds on "throughput" and "peak_memory_mb"; a network outside one is not trained.
     """
     try:
-        yield from _evaluate(assignment, dataset=dataset, device=device, quiet=quiet, require=require)
+        yield from _evaluate(
+            assignment, dataset=dataset, device=device, quiet=quiet, require=require, patience_s=patience_s
+        )
         return
     except Exception as error:
         failure = _failure(error)
@@ -59,6 +63,7 @@ def _evaluate(
     device: torch.device,
     quiet: QuietDevice,
     require: Mapping[str, tuple[float, float]],
+    patience_s: float,
 ) -> Generator[Event, None, None]:
     with quiet.busy():  # on a CPU this too is work that would disturb a measurement
         with torch.random.fork_rng(devices=[]):

@@ -176,6 +176,8 @@ def _why_left_out(
         kind = kinds[metric]
         if others and kind is not None:
             found = _kind(others[-1])
+            if str(found["protocol"]).endswith("disturbed"):
+                return "throughput measured while other programs used the CPU"
             return next(words for name, words in _alike(metric).items() if found[name] != kind[name])
     if not missing:
         return None

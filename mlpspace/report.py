@@ -141,7 +141,9 @@ def _footing(front: Front, validation_images: int | None) -> list[str]:
         lines.append(f"Accuracy: {trained}{images}; ± one standard error")
     if speed:
         threads = f", {speed.threads} threads" if speed.threads else ""
-        lines.append(f"Throughput: {speed.device}{threads}, batch {speed.batch}, {speed.precision}, deployed form")
+        loud = " beside other programs" if speed.protocol.endswith("disturbed") else ""
+        how = f"batch {speed.batch}, {speed.precision}, deployed form{loud}"
+        lines.append(f"Throughput: {speed.device}{threads}, {how}")
     return lines
 
 

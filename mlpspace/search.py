@@ -138,6 +138,7 @@ class Search:
         self._metrics = [objective.metric for objective in space.objectives]
         self._known: set[tuple[str, str]] = set()  # (architecture id, recipe) of every trial
         self._next_number = 0
+        self._most_at_work = 0
         for trial in trials:
             self._remember(trial)
         self._fixed = [
@@ -160,6 +161,7 @@ class Search:
             if waiting is None:
                 return None
         waiting.given = True
+        self._most_at_work = max(self._most_at_work, sum(running.given for running in self.running.values()))
         waiting.started = self._clock()
         self._writer.begin(
             waiting.assignment,
@@ -260,8 +262,7 @@ class Search:
         seconds = [result.seconds for result in self.results if result.seconds > 0]
         if not seconds:
             return None
-        workers = max(1, sum(running.given for running in self.running.values()))
-        rounds = (self.limits.trials - len(self.results)) / workers
+        rounds = (self.limits.trials - len(self.results)) / max(1, self._most_at_work)
         left = rounds * sum(seconds) / len(seconds)
         return max(0.0, min(left, self.limits.seconds - self.elapsed_seconds))
 

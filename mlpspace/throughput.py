@@ -20,6 +20,9 @@ from mlpspace.measurement import Measurement
 from mlpspace.quiet import OtherPrograms, QuietDevice
 
 THROUGHPUT_PROTOCOL = "deployed-eval-v1"
+DISTURBED_PROTOCOL = (
+    f"{THROUGHPUT_PROTOCOL}, disturbed"  # other programs never left the CPU alone: compares with nothing
+)
 MEMORY_PROTOCOL = {"cpu": "live-tensors-v1", "cuda": "allocator-peak-v1"}
 
 REPEAT_S = 0.010  # a repeat lasts at least so long, so that neither the clock nor a launch shows in it
@@ -27,12 +30,19 @@ REPEATS = 5  # at least
 WARM = 0.03  # two successive windows that differ by less are warm
 BLOCK_S = 0.2  # the kernel counts the CPU time of others in steps of 10 ms
 DISTURBED = 0.25  # cores that others used
-OTHERS_PATIENCE = 4  # budgets after which disturbed repeats count too
+OTHERS_PATIENCE_S = 20.0  # after which disturbed repeats count too
 PATIENCE = 10  # budgets after which 3 repeats of a slow network will do
 
 
 def measure_throughput(
-    network: nn.Module, *, resolution: int, batch: int, device: torch.device, quiet: QuietDevice, budget_s: float = 0.8
+    network: nn.Module,
+    *,
+    resolution: int,
+    batch: int,
+    device: torch.device,
+    quiet: QuietDevice,
+    budget_s: float = 0.8,
+    patience_s: float = OTHERS_PATIENCE_S,
 ) -> tuple[Measurement, Measurement]:
     """Throughput (images/s) and peak memory (MB of 10^6 bytes) of a deployed network.
 
@@ -40,7 +50,8 @@ def measure_throughput(
     normal random images that already lies on the device, nothing else of ours running there, all cores on a CPU.
     After warm-up, repeats of at least 10 ms of successive forward passes, those left out during which other programs
     used a CPU; the value is their median, the interval the 95 % bootstrap interval of that median. It covers the noise
-    within this measurement: neither drift between two, nor a machine that others never leave alone.
+    within this measurement and not the drift between two. Where others never leave the CPU alone, all repeats count and
+    the protocol says "disturbed".
 
     Peak memory is weights, plus the images, plus the most that one forward pass holds beside them. On CUDA
     (allocator-peak-v1) the caching allocator tells. On a CPU (live-tensors-v1) it is the sum of all tensors alive at
@@ -50,7 +61,8 @@ def measure_throughput(
         network: takes (batch, 3, resolution, resolution). It is moved and cast in place: hand over a copy, such as
             `nets.deploy` makes.
         budget_s: seconds to spend. A slow network takes longer, as it is still passed 5 times (a very slow one 3), and
-            so does a CPU that other programs use, up to 4 times as long.
+            so does a CPU that other programs use.
+        patience_s: seconds to wait for those other programs to leave the CPU alone.
     """
     precision = training_precision(device)
     dtype = dtype_of(precision)
@@ -66,7 +78,7 @@ def measure_throughput(
         peak_mb = _peak_bytes(network, images, device) / 1e6  # first, as it is a cold pass that the clock must not see
         memory_seconds = time.perf_counter() - started
         with torch.inference_mode():
-            seconds_each = _repeats(forward, device, budget_s)
+            seconds_each, undisturbed = _repeats(forward, device, budget_s, patience_s)
         seconds = time.perf_counter() - started - memory_seconds
     value, low, high = median_interval([batch / each for each in seconds_each])
 
@@ -85,7 +97,7 @@ def measure_throughput(
         )
 
     return (
-        told("throughput", THROUGHPUT_PROTOCOL, value, low, high, seconds),
+        told("throughput", THROUGHPUT_PROTOCOL if undisturbed else DISTURBED_PROTOCOL, value, low, high, seconds),
         told("peak_memory_mb", MEMORY_PROTOCOL[device.type], peak_mb, peak_mb, peak_mb, memory_seconds),
     )
 
@@ -101,8 +113,10 @@ def median_interval(samples: Sequence[float], *, seed: int = 0, resamples: int =
     return float(np.median(values)), float(low), float(high)
 
 
-def _repeats(forward: Callable[[], None], device: torch.device, budget_s: float) -> list[float]:
-    """Seconds of one forward pass, from each repeat that no other program disturbed.
+def _repeats(
+    forward: Callable[[], None], device: torch.device, budget_s: float, patience_s: float
+) -> tuple[list[float], bool]:
+    """Seconds of one forward pass, from each repeat that no other program disturbed; False if there were too few.
 
     The lock keeps our own workers quiet and not the rest of the machine. One busy program beside a parallel forward
     pass makes it many times slower, as every parallel loop waits for the thread that lost its core. So repeats are
@@ -132,10 +146,10 @@ def _repeats(forward: Callable[[], None], device: torch.device, budget_s: float)
         undisturbed = [seconds for used, repeats in blocks if used <= DISTURBED for seconds in repeats]
         everything = [seconds for _, repeats in blocks for seconds in repeats]
         if len(undisturbed) >= REPEATS and spent() >= budget_s:
-            return undisturbed
+            return undisturbed, True
         enough = REPEATS if spent() < PATIENCE * budget_s else 3
-        if spent() >= OTHERS_PATIENCE * budget_s and len(everything) >= enough:
-            return everything
+        if spent() >= max(patience_s, budget_s) and len(everything) >= enough:
+            return everything, False
 
 
 def _timed(forward: Callable[[], None], passes: int, device: torch.device) -> float:

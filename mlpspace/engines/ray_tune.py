@@ -14,6 +14,7 @@ import os
 import shutil
 import tempfile
 import time
+import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -41,6 +42,7 @@ from mlpspace.engines.worker import Worker
 from mlpspace.errors import UserError
 from mlpspace.search import Search
 
+MOST_DEATHS = 12  # in a row; then it is the machine, and not the networks
 STEP_SECONDS = 0.2  # a worker reports what happened in about this time at once, so that quick trials take one message
 
 
@@ -95,6 +97,10 @@ class _Trainable(tune.Trainable):
                 return {"events": events, "done": True}
             except UserError as error:  # not this trial's fault: no trial can be evaluated
                 return {"events": events, "fatal": str(error), "done": True}
+            except Exception as error:  # what goes wrong with a network comes as an event; this is a bug of ours
+                where = traceback.extract_tb(error.__traceback__)[-1]
+                text = f"{type(error).__name__}: {error} ({where.filename}:{where.lineno}, in {where.name})"
+                return {"events": events, "fatal": f"A worker failed, which is a bug of mlpspace: {text}", "done": True}
         return {"events": events}
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
@@ -115,6 +121,7 @@ class _Bridge:
         self.workers = workers
         self.interrupted = interrupted
         self.numbers: dict[str, int] = {}  # Tune's trial id -> ours, of the trials at work
+        self.deaths = 0  # of workers, since any of them last came to an end by itself
         self.fatal: str | None = None
 
     def __reduce__(self) -> Any:
@@ -144,6 +151,7 @@ class _Bridge:
             self.fatal = str(result["fatal"])
             self.search.stop("failed")
         elif result.get("done"):
+            self.deaths = 0
             self.search.completed(number)
         return True
 
@@ -152,7 +160,11 @@ class _Bridge:
             self.take(trial_id, result)
         number = self.numbers.pop(trial_id, None)
         if error and number is not None:
+            self.deaths += 1
             self.search.lost(number, "the worker's process ended")
+            if self.deaths >= MOST_DEATHS:
+                self.fatal = f"{self.deaths} workers in a row died before their trial ended; see `dmesg` for why."
+                self.search.stop("failed")
 
 
 class _Searcher(Searcher):
@@ -210,6 +222,8 @@ def run(
         EngineError: Ray or the cluster lacks what was asked for.
         UserError: a worker cannot evaluate anything, such as a broken dataset.
     """
+    for name in ("ray", "ray.tune"):  # what it has to say of a trial, the search says
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     with _cluster(wanted), _scratch() as folder:
         resources = plan(wanted, [node["Resources"] for node in ray.nodes() if node.get("Alive")])
         make = make_evaluate or functools.partial(_worker_events, resources.device, resources.threads)

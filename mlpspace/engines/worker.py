@@ -8,11 +8,12 @@ from typing import Any
 
 import torch
 
-from mlpspace import device
 from mlpspace.data import Dataset, load
+from mlpspace.device import key, resolve
 from mlpspace.evaluate import evaluate
-from mlpspace.measurement import Assignment, Event, Progress
+from mlpspace.measurement import Assignment, Event, Measurement, Progress
 from mlpspace.quiet import QuietDevice
+from mlpspace.throughput import DISTURBED_PROTOCOL, OTHERS_PATIENCE_S
 
 SPLIT_SEED = 0  # of the validation split: one split for all studies of a dataset, whatever their seed
 
@@ -25,6 +26,7 @@ class Worker:
     threads: int  # of the CPU, for training; a throughput measurement takes all of the machine
     _device: torch.device | None = None
     _quiet: QuietDevice | None = None
+    _patience_s: float = OTHERS_PATIENCE_S
     _datasets: dict[tuple[object, ...], Dataset] = field(default_factory=dict)
 
     def events(self, assignment: Assignment, bounds: Mapping[str, tuple[float, float]]) -> Generator[Event, None, None]:
@@ -35,23 +37,34 @@ class Worker:
         """
         if self._device is None or self._quiet is None:
             torch.set_num_threads(self.threads)
-            self._device = device.resolve(self.device_name)
-            self._quiet = QuietDevice(device.key(self._device))
+            self._device = resolve(self.device_name)
+            self._quiet = QuietDevice(key(self._device))
         yield Progress(phase="data")
-        dataset = self._dataset(assignment)
-        yield from evaluate(assignment, dataset=dataset, device=self._device, quiet=self._quiet, require=bounds)
+        dataset = self._dataset(assignment, self._device, self._quiet)
+        for event in evaluate(
+            assignment,
+            dataset=dataset,
+            device=self._device,
+            quiet=self._quiet,
+            require=bounds,
+            patience_s=self._patience_s,
+        ):
+            if isinstance(event, Measurement) and event.metric == "throughput":
+                # where others never leave the CPU alone, waiting the full time for each network would be in vain
+                self._patience_s = 3.0 if event.protocol == DISTURBED_PROTOCOL else OTHERS_PATIENCE_S
+            yield event
 
-    def _dataset(self, assignment: Assignment) -> Dataset:
+    def _dataset(self, assignment: Assignment, device: torch.device, quiet: QuietDevice) -> Dataset:
         asked: dict[str, Any] = {
             "resolution": assignment.resolution,
             "classes": assignment.classes,
             "images": assignment.images,
             "validation": assignment.validation,
         }
-        key = (assignment.dataset, assignment.data_path, *asked.values())
-        if key not in self._datasets:
-            assert self._device is not None
+        asked_for = (assignment.dataset, assignment.data_path, *asked.values())
+        if asked_for not in self._datasets:
             self._datasets.clear()  # one study has one dataset; never hold two on a device
-            loaded = load(assignment.dataset, assignment.data_path, **asked, seed=SPLIT_SEED)
-            self._datasets[key] = loaded.to(self._device)
-        return self._datasets[key]
+            with quiet.busy():  # decoding takes a core that a neighbour may be measuring on
+                loaded = load(assignment.dataset, assignment.data_path, **asked, seed=SPLIT_SEED)
+                self._datasets[asked_for] = loaded.to(device)
+        return self._datasets[asked_for]
