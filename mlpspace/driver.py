@@ -261,11 +261,13 @@ def _outcome(
 ) -> Outcome:
     trials: list[Trial] = study.trials()
     done = sum(trial.state != "running" for trial in trials)
-    words = ["mlpspace", "search", file, *(f"--data={name}={path}" for name, path in options.data.items())]
+    words = ["mlpspace", "search", file]
+    for name, path in options.data.items():
+        words += ["--data", f"{name}={path}"]
     if study.folder.parent != STUDIES:
-        words.append(f"--study={study.folder}")
+        words += ["--study", str(study.folder)]
     if options.trials is not None:
-        words.append(f"--trials={options.trials}")
+        words += ["--trials", str(options.trials)]
     return Outcome(
         study=study,
         space=space,

@@ -182,7 +182,7 @@ def _why_left_out(
     if not missing:
         return None
     if trial.state == "running":
-        return "still running"
+        return "not finished"
     if METRICS[missing[0]].trained:
         reached = any(record.metric == missing[0] for record in trial.records)
         return f"below rung {rung}" if reached else "never trained"

@@ -103,9 +103,11 @@ class LiveView:
         self._console.print(text, markup=False, highlight=False)
 
     def result(self, result: Result) -> None:
-        """Called by the search for each trial that ends; failures stay above the screen."""
-        if result.reason is not None and self.search is not None:
-            self.note(result_line(result, self.search.limits.trials, [], [], len(self.search.results)))
+        """Called by the search for each trial that ends; its line stays above the screen, for scrolling back."""
+        search = self.search
+        if search is not None:
+            metrics = [objective.metric for objective in search.space.objectives]
+            self.note(result_line(result, search.limits.trials, search.front(), metrics, len(search.results)))
 
     def _render(self) -> Any:
         from rich.console import Group
@@ -129,8 +131,11 @@ class LiveView:
         head.add_row("", f"front {len(front)}", f"hypervolume {search.hypervolume():.3f}", "")
 
         at_work = Table(box=None, pad_edge=False, title_justify="left", title="at work", title_style="dim")
-        for column in ("trial", "what", "accuracy %", "curve"):
-            at_work.add_column(column, justify="right" if column in ("trial", "accuracy %") else "left", no_wrap=True)
+        # widths of their own: a long architecture would squeeze them away
+        at_work.add_column("trial", justify="right", min_width=5)
+        at_work.add_column("what", min_width=13, no_wrap=True)
+        at_work.add_column("accuracy %", justify="right", min_width=10)
+        at_work.add_column("curve", min_width=16, no_wrap=True)
         at_work.add_column("architecture", no_wrap=True, overflow="ellipsis")
         for number, running in list(search.running.items()):
             if running.given:
@@ -138,10 +143,11 @@ class LiveView:
 
         metrics = [objective.metric for objective in search.space.objectives]
         table = Table(box=None, pad_edge=False, title_justify="left", title="front so far", title_style="dim")
-        table.add_column("trial", justify="right")
+        table.add_column("trial", justify="right", min_width=5)
         for metric in metrics:
             unit = METRICS[metric].unit
-            table.add_column(f"{metric.removesuffix('_mb')} {unit}".strip(), justify="right", no_wrap=True)
+            heading = f"{metric.removesuffix('_mb')} {unit}".strip()
+            table.add_column(heading, justify="right", min_width=len(heading), no_wrap=True)
         table.add_column("architecture", no_wrap=True, overflow="ellipsis")
         rows = max(3, self._console.height - 12 - len(search.running))
         for result in front[:rows]:

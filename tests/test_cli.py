@@ -214,5 +214,5 @@ def test_an_interrupt_exits_with_130_and_says_how_to_go_on(study, capsys, monkey
     monkeypatch.setattr("mlpspace.driver._engine", engine)
     code, out, _ = mlpspace(capsys, "search", "space.yaml", "--trials", 20)
     assert code == 130
-    assert "Interrupted after 14 of 20 trials. To go on:\n  mlpspace search space.yaml --trials=20" in out
+    assert "Interrupted after 14 of 20 trials. To go on:\n  mlpspace search space.yaml --trials 20" in out
     assert "Pareto front" in out

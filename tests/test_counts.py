@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from draws import architectures
@@ -16,6 +18,7 @@ from mlpspace.architecture import Architecture, Axial, Dense, DepthwiseConv, Mlp
 from mlpspace.counts import counted, profile
 from mlpspace.errors import ArchitectureError
 from mlpspace.nets import build
+from mlpspace.space import load_space
 
 # Parameters and multiply-accumulates at 1,000 classes, counted on the public implementations with torch's
 # FlopCounterMode (halved): timm for MLP-Mixer, facebookresearch/deit for ResMLP, microsoft/SPACH for sMLPNet,
@@ -136,3 +139,20 @@ def test_the_profile_says_its_circumstances() -> None:
 def test_what_cannot_be_built_has_no_profile() -> None:
     with pytest.raises(ArchitectureError, match="multiple of 32 pixels, not 230"):
         profile(papers.get("smlpnet_tiny"), 230)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", sorted(Path(__file__).parents[1].glob("spaces/*.yaml")), ids=lambda path: path.stem)
+def test_200_draws_of_every_shipped_space_count_as_torch_counts_them(path: Path) -> None:
+    space = load_space(path)
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        architecture = space.sample(rng)
+        told = profile(architecture, space.resolution, space.classes)
+        with torch.device("meta"):
+            network = build(architecture, space.resolution, space.classes)
+            image = torch.empty(1, 3, space.resolution, space.resolution)
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            network(image)
+        assert told.macs == counter.get_total_flops() / 2, architecture.describe()
+        assert told.params == sum(p.numel() for p in network.parameters()), architecture.describe()

@@ -58,7 +58,7 @@ def test_the_front_of_an_earlier_rung_compares_at_that_rung() -> None:
         (lambda: a_trial(accuracy(99.0, resolution=64), throughput(9e3)), "trained at another resolution"),
         (lambda: a_trial(accuracy(99.0, epochs=60), throughput(9e3)), "trained for another number of epochs"),
         (lambda: a_trial(accuracy(99.0, protocol="x"), throughput(9e3)), "accuracy measured by another protocol"),
-        (lambda: a_trial(throughput(9e3), state="running"), "still running"),
+        (lambda: a_trial(throughput(9e3), state="running"), "not finished"),
         (lambda: a_trial(throughput(9e3)), "never trained"),
         (lambda: a_trial(accuracy(99.0)), "no throughput measured"),
         (lambda: a_trial(state="infeasible", reason="out of memory"), "infeasible: out of memory"),
@@ -92,7 +92,7 @@ def test_every_trial_takes_part_or_is_counted_as_left_out() -> None:
         a_trial(state="infeasible", reason="error"),
     ]
     found = front(trials, BOTH)
-    assert found.left_out == {"infeasible: error": 2, "still running": 1}
+    assert found.left_out == {"infeasible: error": 2, "not finished": 1}
     assert len(found.entries) + sum(found.left_out.values()) == len(trials)
 
 
