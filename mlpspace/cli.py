@@ -267,8 +267,7 @@ def status_command(study: Path, as_json: bool) -> None:
     from mlpspace import report
 
     opened, found = _front_of(study)
-    space = _space_of(opened)
-    told = report.status(opened, found, total=space.trials)
+    told = report.status(opened, found)
     click.echo(json.dumps(told, indent=2) if as_json else report.status_text(told))
 
 

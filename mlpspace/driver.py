@@ -176,7 +176,7 @@ def _run(
     if len(space.fidelity.epochs) > 1:
         write(survey.rungs_note(space))
     with ExitStack() as stack:
-        writer = stack.enter_context(study.writing(command))
+        writer = stack.enter_context(study.writing(command, total=total))
         view = stack.enter_context(_view(options, str(study.folder), write))
         sampler = Sampler(space, seed=seed)
         mirror = OptunaTables(

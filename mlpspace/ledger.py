@@ -115,8 +115,10 @@ session = sa.Table(
     sa.Column("host", sa.Text, nullable=False),
     sa.Column("pid", sa.Integer, nullable=False),
     sa.Column("command", sa.Text, nullable=False),
+    sa.Column("total", sa.Integer),  # trials that it was after
 )
 
+TOTAL = sa.select(session.c.total).order_by(session.c.id.desc()).limit(1)
 ELAPSED_SECONDS = sa.select(sa.func.coalesce(sa.func.sum(session.c.seen - session.c.started), 0.0))
 
 LAST_SEEN = sa.select(sa.func.max(session.c.seen))
@@ -193,8 +195,23 @@ def locked(folder: Path) -> Iterator[None]:
         yield
 
 
+def driver_of(folder: Path) -> str | None:
+    """Who is writing to the study in `folder`, "pid 17 on laptop"; None if nobody is."""
+    import fcntl
+
+    try:
+        with (folder / "lock").open() as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return file.read().strip() or "another process"
+    except OSError:  # no lock file: nobody ever wrote from here
+        pass
+    return None
+
+
 @contextmanager
-def writing(folder: Path, command: str, clock: Callable[[], float]) -> Iterator[Writer]:
+def writing(folder: Path, command: str, total: int | None, clock: Callable[[], float]) -> Iterator[Writer]:
     """The writer of the study in `folder`, and a new session of it."""
     with locked(folder):
         database = folder / "study.db"
@@ -209,6 +226,7 @@ def writing(folder: Path, command: str, clock: Callable[[], float]) -> Iterator[
                     "host": socket.gethostname(),
                     "pid": os.getpid(),
                     "command": command,
+                    "total": total,
                 }
                 key = connection.execute(sa.insert(session).values(row)).inserted_primary_key
                 assert key is not None

@@ -272,12 +272,11 @@ def trial_json(trial: Trial) -> dict[str, Any]:
     }
 
 
-def status(study: Study, found: Front, *, total: int | None = None, now: float | None = None) -> dict[str, Any]:
+def status(study: Study, found: Front, *, now: float | None = None) -> dict[str, Any]:
     """How a search is doing, seen from outside, as plain values.
 
     Args:
         found: the front of the study.
-        total: how many trials the search is after, if known.
         now: seconds since 1970; None: by the clock.
     """
     trials = study.trials()
@@ -285,8 +284,9 @@ def status(study: Study, found: Front, *, total: int | None = None, now: float |
     seen = study.last_seen
     return {
         "study": str(study.folder),
+        "driver": study.driver,
         "trials": len(trials) - len(running),
-        "total": total,
+        "total": study.total,
         "complete": sum(trial.state == "complete" for trial in trials),
         "infeasible": dict(Counter(trial.reason for trial in trials if trial.state == "infeasible").most_common()),
         "refused_draws": sum(study.refused.values()),
@@ -310,15 +310,21 @@ def status_text(told: Mapping[str, Any]) -> str:
     reasons = ", ".join(f"{trials} {reason}" for reason, trials in told["infeasible"].items())
     infeasible = f", infeasible: {reasons}" if reasons else ""
     lines = [f"{told['study']}: {told['trials']}{of} trials done ({told['complete']} complete{infeasible})"]
+    at_work = "running  " if told["driver"] else "cut off  "
     for each in told["running"]:
         words = [f"epoch {each['epoch']}" if each["epoch"] else "not trained yet"]
         words += [f"{each['accuracy']:.2f} %"] if each["accuracy"] is not None else []
         label = f"{each['fixed_point']}: " if each["fixed_point"] else ""
-        lines.append(f"  running   trial {each['trial']}, {', '.join(words)}  {label}{each['architecture']}")
+        lines.append(f"  {at_work} trial {each['trial']}, {', '.join(words)}  {label}{each['architecture']}")
     if told["refused_draws"]:
         lines.append(f"  refused   {told['refused_draws']:,} draws, before they became trials")
     lines.append(f"  front     {_networks(told['front'])}, hypervolume {told['hypervolume']:.4g}")
     since = told["seconds_since_last_write"]
     ago = "nothing was written yet" if since is None else f"last written {duration(since)} ago"
     lines.append(f"  time      {duration(told['elapsed_seconds'])} searched, {ago}")
+    if told["driver"]:
+        lines.append(f"  driver    {told['driver']}")
+    elif told["running"] or (told["total"] or 0) > told["trials"]:
+        folder = told["study"]
+        lines.append(f"  driver    none at work. To go on: mlpspace search {folder}/space.yaml --study {folder}")
     return "\n".join(lines)

@@ -138,13 +138,16 @@ class Study:
         return cls(folder)
 
     @contextmanager
-    def writing(self, command: str, *, clock: Callable[[], float] = time.time) -> Iterator[Writer]:
-        """The one writer of this study, until the block ends. `command` is what was typed, for the record.
+    def writing(
+        self, command: str, *, total: int | None = None, clock: Callable[[], float] = time.time
+    ) -> Iterator[Writer]:
+        """The one writer of this study, until the block ends. `command` is what was typed, `total` how many trials
+        that is after: for the record.
 
         Raises:
             StudyError: another process is writing; the text names its host and pid.
         """
-        with ledger.writing(self.folder, command, clock) as writer:
+        with ledger.writing(self.folder, command, total, clock) as writer:
             yield writer
 
     @property
@@ -167,6 +170,16 @@ class Study:
     def last_seen(self) -> float | None:
         """When a search last wrote here, seconds since 1970; None if none ever did."""
         return self._read(lambda connection: connection.execute(ledger.LAST_SEEN).scalar_one())
+
+    @property
+    def total(self) -> int | None:
+        """How many trials the latest search was after; None if that is not known."""
+        return self._read(lambda connection: connection.execute(ledger.TOTAL).scalar_one_or_none())
+
+    @property
+    def driver(self) -> str | None:
+        """Which process is searching here now, "pid 17 on laptop"; None if none is."""
+        return ledger.driver_of(self.folder)
 
     @property
     def refused(self) -> dict[str, int]:

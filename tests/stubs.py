@@ -92,7 +92,7 @@ class Session:
         self.clock = itertools.count(0, limits.get("tick", 0.0)).__next__
 
     def __enter__(self) -> Search:
-        self._writing = self.study.writing("pytest")
+        self._writing = self.study.writing("pytest", total=self.limits.trials)
         writer = self._writing.__enter__()
         sampler = Sampler(self.space, seed=0)
         self.mirror = OptunaTables(

@@ -44,7 +44,9 @@ def test_the_notebook_in_it_runs(tmp_path, monkeypatch):
 
 def test_every_flag_in_it_exists_and_every_flag_that_exists_is_in_it():
     told = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", README))
-    flags = {flag for command in cli.cli.commands.values() for p in command.params for flag in p.opts if flag[:2] == "--"}
+    flags = {
+        flag for command in cli.cli.commands.values() for p in command.params for flag in p.opts if flag[:2] == "--"
+    }
     elsewhere = {"--head"}  # ray's
     assert told - flags - elsewhere == set()
     assert flags - told <= {"--draws", "--plain", "--seed"}  # those that help alone teaches

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -195,7 +197,7 @@ def test_a_trial_as_json_gives_its_architecture_back() -> None:
 def test_the_status_of_a_search_at_work(tmp_path: Path) -> None:
     study = Study.create(tmp_path / "run1", space_text="", manifest={})
     readings = iter(range(100, 200))
-    with study.writing("", clock=lambda: float(next(readings))) as writer:
+    with study.writing("", total=24, clock=lambda: float(next(readings))) as writer:
         for number in range(3):
             writer.begin(an_assignment(number), **COUNTS, origin="sampler", point={})
         for metric, rung in (("accuracy", 0), ("throughput", None)):
@@ -206,7 +208,7 @@ def test_the_status_of_a_search_at_work(tmp_path: Path) -> None:
             an_assignment(2), Progress(phase="training", epoch=3, epochs=6, loss=1.0, accuracy=85.25)
         )
         writer.refuse("params ..10M", 7)
-        told = status(study, front(study, BOTH), total=24, now=200.0)
+        told = status(study, front(study, BOTH), now=200.0)
     assert json.loads(json.dumps(told)) == told
     assert (told["trials"], told["total"], told["complete"], told["front"]) == (2, 24, 1, 1)
     lines = status_text(told).splitlines()
@@ -215,6 +217,10 @@ def test_the_status_of_a_search_at_work(tmp_path: Path) -> None:
     assert "7 draws" in lines[2]
     assert "front     1 network, hypervolume" in lines[3]
     assert lines[4] == "  time      9 s searched, last written 1 min 31 s ago"
+    assert lines[5] == f"  driver    pid {os.getpid()} on {socket.gethostname()}"
+    lines = status_text(status(study, front(study, BOTH), now=200.0)).splitlines()
+    assert "cut off   trial 2" in lines[1]
+    assert f"none at work. To go on: mlpspace search {study.folder}/space.yaml --study {study.folder}" in lines[5]
 
 
 def test_rendering_loads_no_slow_library(tmp_path: Path) -> None:
