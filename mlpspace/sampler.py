@@ -22,8 +22,6 @@ from mlpspace.space.space import Candidate, Space
 STARTUP_TRIALS = 10  # drawn at random before the model has anything to go by
 MODEL_DRAWS = 32  # draws of the model for one trial; when all of them are refused, random ones go on
 
-optuna.logging.set_verbosity(optuna.logging.ERROR)
-
 
 def distribution(dim: Choice | Span) -> BaseDistribution:
     """A dimension as Optuna has it."""
@@ -41,7 +39,10 @@ class Sampler:
         self._space = space
         self._seed = seed
         self._distributions = {dim.name: distribution(dim) for dim, _ in space.dimensions()}
+        told = optuna.logging.get_verbosity()
+        optuna.logging.set_verbosity(optuna.logging.WARNING)  # else it announces its study on stderr
         self._study = optuna.create_study(directions=["minimize"] * len(space.objectives))
+        optuna.logging.set_verbosity(told)
         self._open: dict[int, optuna.trial.Trial] = {}  # by our number: asked for, not yet told
 
     def distributions(self, point: Mapping[str, Value]) -> dict[str, BaseDistribution]:

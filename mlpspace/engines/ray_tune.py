@@ -11,7 +11,9 @@ import functools
 import logging
 import math
 import os
+import shlex
 import shutil
+import sys
 import tempfile
 import time
 import traceback
@@ -303,6 +305,8 @@ def _cluster(wanted: Wanted) -> Iterator[None]:
         if wanted.address is None:
             # assignments and events are small: a store of a third of the memory would only be in the way
             options |= {"include_dashboard": False, "object_store_memory": 256 * 2**20}
+            if " " in sys.executable:  # Ray pastes it into a shell's line as it is, and then waits without end
+                options["runtime_env"] = {"py_executable": shlex.quote(sys.executable)}
         else:
             options["address"] = wanted.address
         try:
