@@ -237,6 +237,22 @@ def writing(folder: Path, command: str, total: int | None, clock: Callable[[], f
             engine.dispose()
 
 
+# written once: SQLAlchemy then compiles each of them once, which is half of what a write costs
+_ADD_ARCHITECTURE = insert(architecture).on_conflict_do_nothing()
+_BEGIN = insert(trial)
+_BEGIN = _BEGIN.on_conflict_do_update(
+    index_elements=["number"], set_={column.name: _BEGIN.excluded[column.name] for column in trial.c}
+)
+_RECORD = insert(measurement).prefix_with("OR REPLACE")
+_RECORD_PROGRESS = insert(progress).prefix_with("OR REPLACE")
+_FINISH = (
+    sa.update(trial)
+    .where(trial.c.number == sa.bindparam("which"))
+    .values({name: sa.bindparam(name) for name in ("state", "reason", "detail", "ended")})
+)
+_SEEN = sa.update(session).where(session.c.id == sa.bindparam("which")).values(seen=sa.bindparam("seen"))
+
+
 class Writer:
     """What a search may write. Every method is one committed transaction."""
 
@@ -282,10 +298,8 @@ class Writer:
             "activations": activations,
         }
         with self._write() as (connection, now):
-            connection.execute(insert(architecture).values(network).on_conflict_do_nothing())
-            row["started"] = now
-            again = insert(trial).values(number=assignment.trial, **row)
-            connection.execute(again.on_conflict_do_update(index_elements=["number"], set_=row))
+            connection.execute(_ADD_ARCHITECTURE, network)
+            connection.execute(_BEGIN, row | {"number": assignment.trial, "started": now})
 
     def record(self, assignment: Assignment, measured: Measurement) -> None:
         """A measurement of the trial; the same one of the same attempt replaces itself."""
@@ -300,7 +314,7 @@ class Writer:
             "seed": assignment.seed,
         }
         with self._write() as (connection, _):
-            connection.execute(insert(measurement).prefix_with("OR REPLACE").values(row))
+            connection.execute(_RECORD, row)
 
     def record_progress(self, assignment: Assignment, told: Progress) -> None:
         """A finished epoch, for the trial's curve."""
@@ -312,7 +326,7 @@ class Writer:
             "accuracy": told.accuracy,
         }
         with self._write() as (connection, _):
-            connection.execute(insert(progress).prefix_with("OR REPLACE").values(row))
+            connection.execute(_RECORD_PROGRESS, row)
 
     def finish(self, number: int, state: str, reason: str | None = None, detail: str | None = None) -> None:
         """The trial ends: "complete", or "infeasible" with the reason that the front counts by."""
@@ -320,7 +334,7 @@ class Writer:
         with self._write() as (connection, now):
             ended = None if state == "running" else now
             row = {"state": state, "reason": reason, "detail": detail, "ended": ended}
-            done = connection.execute(sa.update(trial).where(trial.c.number == number).values(row))
+            done = connection.execute(_FINISH, row | {"which": number})
             assert done.rowcount == 1, f"trial {number} was never begun"
 
     def refuse(self, reason: str, count: int = 1) -> None:
@@ -346,7 +360,7 @@ class Writer:
     def _write(self) -> Iterator[tuple[sa.Connection, float]]:
         with _transaction(self._engine, self.database) as connection:
             now = self._clock()
-            connection.execute(sa.update(session).where(session.c.id == self._session_id).values(seen=now))
+            connection.execute(_SEEN, {"which": self._session_id, "seen": now})
             yield connection, now
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -71,3 +72,5 @@ class Failure:
 
 
 Event: TypeAlias = Measurement | Progress | Failure
+Evaluate: TypeAlias = Callable[[Assignment, Mapping[str, tuple[float, float]]], Generator[Event, None, None]]
+"""What a worker does: an assignment, and closed bounds on what is measured -> what happens, as it happens."""

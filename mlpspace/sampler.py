@@ -8,13 +8,13 @@ the draws that come next instead of repeating its first ones.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from mlpspace.space.dims import Choice, Span, Value
 from mlpspace.space.space import Candidate, Space
@@ -32,13 +32,56 @@ def distribution(dim: Choice | Span) -> BaseDistribution:
     return FloatDistribution(dim.low, dim.high, log=dim.log, step=dim.step)
 
 
+class _Tpe(optuna.samplers.BaseSampler):
+    """TPE that models dimensions which exist together jointly, and only those that the point at hand has.
+
+    Optuna's own `group=True` finds the same groups from the trials so far, and samples all of them for every trial:
+    of a space with many conditions most is thrown away, and it was most of the time that the driver took for a trial
+    of spaces/hybrid.yaml. A space file says beforehand what exists together.
+    """
+
+    def __init__(self, groups: Iterable[Mapping[str, BaseDistribution]], *, seed: int) -> None:
+        self._groups = {name: group for group in groups for name in group}
+        self._drawn: dict[str, Any] = {}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # multivariate is "experimental", since 2020
+            self._tpe = optuna.samplers.TPESampler(
+                multivariate=True,
+                constant_liar=True,
+                n_startup_trials=STARTUP_TRIALS,
+                seed=seed,
+                warn_independent_sampling=False,
+            )
+
+    def infer_relative_search_space(self, study: Any, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        return {}  # what exists is known only as the point is drawn
+
+    def sample_relative(
+        self, study: Any, trial: FrozenTrial, search_space: Mapping[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        return {}
+
+    def sample_independent(
+        self, study: Any, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        if param_name not in self._drawn:
+            self._drawn |= self._tpe.sample_relative(study, trial, dict(self._groups[param_name]))
+        if param_name in self._drawn:
+            return self._drawn[param_name]
+        return self._tpe.sample_independent(study, trial, param_name, param_distribution)  # too few trials: random
+
+
 class Sampler:
     """TPE over a space. Costs are what it is told: smaller is better in each objective."""
 
     def __init__(self, space: Space, *, seed: int) -> None:
         self._space = space
         self._seed = seed
-        self._distributions = {dim.name: distribution(dim) for dim, _ in space.dimensions()}
+        groups: dict[str | None, dict[str, BaseDistribution]] = {}  # by the condition they exist under
+        for dim, condition in space.dimensions():
+            groups.setdefault(condition, {})[dim.name] = distribution(dim)
+        self._groups = list(groups.values())
+        self._distributions = {name: group[name] for group in self._groups for name in group}
         told = optuna.logging.get_verbosity()
         optuna.logging.set_verbosity(optuna.logging.WARNING)  # else it announces its study on stderr
         self._study = optuna.create_study(directions=["minimize"] * len(space.objectives))
@@ -54,13 +97,9 @@ class Sampler:
         seed = int(np.random.SeedSequence([self._seed, number, draw]).generate_state(1)[0])
         if draw >= MODEL_DRAWS:
             return self._space.draw(np.random.default_rng(seed))
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # multivariate and group are "experimental", since 2020 and 2021
-            self._study.sampler = optuna.samplers.TPESampler(
-                multivariate=True, group=True, constant_liar=True, n_startup_trials=STARTUP_TRIALS, seed=seed
-            )
-            trial = self._study.ask()
-            candidate = self._space.candidate(lambda dim: _suggest(trial, dim))
+        self._study.sampler = _Tpe(self._groups, seed=seed)
+        trial = self._study.ask()
+        candidate = self._space.candidate(lambda dim: _suggest(trial, dim))
         self._open[number] = trial
         return candidate
 

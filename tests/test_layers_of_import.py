@@ -34,7 +34,7 @@ ROWS = (
 
 # Who may import the heavy libraries, at the top of the file or inside a function.
 MAY_IMPORT = {
-    "ray": ("engines.ray_tune",),
+    "ray": ("engines.ray_tune", "engines.ray_worker"),
     "torch": ("nets", "counts", "data", "device", "proxy", "throughput", "quiet", "evaluate", "engines"),
     "click": ("cli",),
     "rich": ("cli", "live"),

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable
 from contextlib import closing
 
 from mlpspace.device import cores
 from mlpspace.engines.worker import Worker
-from mlpspace.measurement import Assignment, Event
+from mlpspace.measurement import Evaluate
 from mlpspace.search import Search
-
-Evaluate = Callable[[Assignment, Mapping[str, tuple[float, float]]], Generator[Event, None, None]]
 
 
 def run(

@@ -1,4 +1,4 @@
-"""The Ray Tune engine: the only file that imports ray.
+"""The Ray Tune engine; `ray_worker` has what runs in its workers.
 
 Tune keeps the workers (one actor each, reused from trial to trial) and hands our assignments to them. What is decided
 is decided by `Search`; what is true is in the ledger. Tune's own snapshots, loggers and retries are off: a search that
@@ -15,8 +15,6 @@ import shlex
 import shutil
 import sys
 import tempfile
-import time
-import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -39,13 +37,12 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 from ray.tune.stopper import Stopper
 
-from mlpspace.engines.inline import Evaluate
-from mlpspace.engines.worker import Worker
+from mlpspace.engines.ray_worker import RayWorker, Work
 from mlpspace.errors import UserError
+from mlpspace.measurement import Evaluate
 from mlpspace.search import Search
 
 MOST_DEATHS = 12  # in a row; then it is the machine, and not the networks
-STEP_SECONDS = 0.2  # a worker reports what happened in about this time at once, so that quick trials take one message
 
 
 class EngineError(UserError):
@@ -73,48 +70,6 @@ class Resources:
     device: str
 
 
-class _Trainable(tune.Trainable):
-    """An actor: one assignment after the other, each a generator of events."""
-
-    def setup(self, config: dict[str, Any], make: Callable[[], Evaluate] | None = None) -> None:
-        assert make is not None
-        self._evaluate = make()
-        self._begin(config)
-
-    def reset_config(self, new_config: dict[str, Any]) -> bool:
-        self._events.close()
-        self._begin(new_config)
-        return True
-
-    def _begin(self, config: dict[str, Any]) -> None:
-        self._events: Any = self._evaluate(config["assignment"], config["bounds"])
-
-    def step(self) -> dict[str, Any]:
-        events = []
-        begun = time.monotonic()
-        while time.monotonic() - begun < STEP_SECONDS:
-            try:
-                events.append(next(self._events))
-            except StopIteration:
-                return {"events": events, "done": True}
-            except UserError as error:  # not this trial's fault: no trial can be evaluated
-                return {"events": events, "fatal": str(error), "done": True}
-            except Exception as error:  # what goes wrong with a network comes as an event; this is a bug of ours
-                where = traceback.extract_tb(error.__traceback__)[-1]
-                text = f"{type(error).__name__}: {error} ({where.filename}:{where.lineno}, in {where.name})"
-                return {"events": events, "fatal": f"A worker failed, which is a bug of mlpspace: {text}", "done": True}
-        return {"events": events}
-
-    def save_checkpoint(self, checkpoint_dir: str) -> None:
-        """Nothing: trials of one rung have nothing to resume from."""
-
-    def load_checkpoint(self, checkpoint: Any) -> None:
-        """Nothing."""
-
-    def cleanup(self) -> None:
-        self._events.close()
-
-
 class _Bridge:
     """Between Tune's callbacks and the search. Tune calls all of them in the driver's one thread."""
 
@@ -139,7 +94,7 @@ class _Bridge:
         if assignment is None:
             return str(Searcher.FINISHED) if self.search.done else None
         self.numbers[trial_id] = assignment.trial
-        return {"assignment": assignment, "bounds": self.search.measured_bounds(assignment.trial)}
+        return {"work": Work(assignment, self.search.measured_bounds(assignment.trial))}
 
     def take(self, trial_id: str, result: Mapping[str, Any]) -> bool:
         """Report what a worker sent. False: the trial shall stop."""
@@ -231,7 +186,7 @@ def run(
         make = make_evaluate or functools.partial(_worker_events, resources.device, resources.threads)
         bridge = _Bridge(search, resources.workers, interrupted)
         trainable = tune.with_resources(
-            tune.with_parameters(_Trainable, make=make), {"cpu": resources.cpus, "gpu": resources.gpus}
+            tune.with_parameters(RayWorker, make=make), {"cpu": resources.cpus, "gpu": resources.gpus}
         )
         tuner = tune.Tuner(
             trainable,
@@ -294,6 +249,8 @@ def plan(wanted: Wanted, nodes: list[dict[str, float]]) -> Resources:
 
 
 def _worker_events(device: str, threads: int) -> Evaluate:
+    from mlpspace.engines.worker import Worker  # and torch, in the worker's process
+
     return Worker(device, threads).events
 
 

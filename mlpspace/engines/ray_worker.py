@@ -1,0 +1,73 @@
+"""What runs in a worker's process under Ray Tune: an actor that keeps its worker from trial to trial."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ray import tune
+
+from mlpspace.errors import UserError
+from mlpspace.measurement import Assignment, Evaluate
+
+STEP_SECONDS = 0.2  # a worker reports what happened in about this time at once, so that quick trials take one message
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What Tune carries to a worker as a trial's config."""
+
+    assignment: Assignment
+    bounds: Mapping[str, tuple[float, float]]
+
+    def __deepcopy__(self, memo: Any) -> Work:
+        return self  # Tune copies configs again and again; nobody changes this one
+
+
+class RayWorker(tune.Trainable):
+    """Evaluates one assignment after the other, each a generator of events.
+
+    `make` makes what evaluates, in this process and once.
+    """
+
+    def setup(self, config: dict[str, Any], make: Callable[[], Evaluate] | None = None) -> None:
+        assert make is not None
+        self._evaluate = make()
+        self._begin(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        self._events.close()
+        self._begin(new_config)
+        return True
+
+    def _begin(self, config: dict[str, Any]) -> None:
+        work: Work = config["work"]
+        self._events: Any = self._evaluate(work.assignment, work.bounds)
+
+    def step(self) -> dict[str, Any]:
+        events = []
+        begun = time.monotonic()
+        while time.monotonic() - begun < STEP_SECONDS:
+            try:
+                events.append(next(self._events))
+            except StopIteration:
+                return {"events": events, "done": True}
+            except UserError as error:  # not this trial's fault: no trial can be evaluated
+                return {"events": events, "fatal": str(error), "done": True}
+            except Exception as error:  # what goes wrong with a network comes as an event; this is a bug of ours
+                where = traceback.extract_tb(error.__traceback__)[-1]
+                text = f"{type(error).__name__}: {error} ({where.filename}:{where.lineno}, in {where.name})"
+                return {"events": events, "fatal": f"A worker failed, which is a bug of mlpspace: {text}", "done": True}
+        return {"events": events}
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """Nothing: trials of one rung have nothing to resume from."""
+
+    def load_checkpoint(self, checkpoint: Any) -> None:
+        """Nothing."""
+
+    def cleanup(self) -> None:
+        self._events.close()
