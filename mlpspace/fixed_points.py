@@ -16,7 +16,8 @@ from mlpspace import papers
 from mlpspace.architecture import Architecture, ClassTokenHead, MeanHead, Patches, Stage
 from mlpspace.errors import ArchitectureError
 from mlpspace.space.dims import nearest, values
-from mlpspace.space.space import LayoutPlaces, Space
+from mlpspace.space.layout import LayoutPlaces
+from mlpspace.space.space import Space
 
 Broken = Callable[[Architecture], str | None]
 """Which requirement an architecture breaks, or None."""

@@ -72,6 +72,20 @@ def test_all_mistakes_are_told_at_once_each_with_its_line():
     ]
 
 
+def test_a_patch_that_can_never_fit_is_told_beside_the_other_mistakes_of_its_layout():
+    text = GOOD.replace("[2, 4, 8]", "[2, 5]").replace("4..12", "12..4").replace("dense: {ratio", "dense: {ratoi")
+    assert [line.split(":", 2)[1] for line in mistakes(text)] == ["5", "6", "8"]
+    assert "patch 5 can never divide 32 pixels; 4 or 8 would" in mistakes(text)[0]
+
+
+def test_a_layout_with_depth_and_stages_is_read_on_to_its_other_mistakes():
+    stages = "stages: [{depth: 0, width: 8}, {deep: 3, width: 8}]"
+    both, depth, deep = mistakes(GOOD.replace("width: 64..256 step 32", stages))
+    assert "has both depth (isotropic) and stages (pyramid)" in both
+    assert 'depth "0" is not' in depth
+    assert 'Did you mean "depth"' in deep
+
+
 @pytest.mark.parametrize(
     ("old", "new", "told"),
     [
@@ -161,3 +175,16 @@ def test_the_same_space_said_otherwise_has_the_same_id():
     assert read_space(other + "search: {trials: 99, seed: 3}\n").id == read_space(GOOD).id
     assert read_space(GOOD.replace("4..12", "4..13")).id != read_space(GOOD).id
     assert read_space(GOOD.replace("epochs: 4", "epochs: 5")).id != read_space(GOOD).id
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("require: {params: ..1234567}", "require: {params: ..1234568}"),
+        ("require: {macs: ..1M}", "require: {macs: ..2M}"),
+        ("fixed_points: {names: [mixer_s16], fit: space}", "require: {width: non-decreasing}"),
+    ],
+)
+def test_a_space_that_says_something_else_has_another_id(one, other):
+    assert read_space(GOOD + one).id != read_space(GOOD + other).id
+    assert read_space(GOOD).id != read_space(GOOD.replace("worst: 100", "worst: 100.00001")).id

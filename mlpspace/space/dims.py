@@ -26,6 +26,17 @@ class Fixed:
     value: Value
 
 
+def word(value: Value) -> str:
+    """A value as a space file says it; different values are different words."""
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float) and float(f"{value:g}") == value:
+        return f"{value:g}"
+    return str(value)
+
+
 @dataclass(frozen=True, slots=True)
 class Choice:
     """One of a few values; two or more, no value twice."""
@@ -37,7 +48,7 @@ class Choice:
         return self.values[int(rng.integers(len(self.values)))]
 
     def __str__(self) -> str:
-        return f"one of {', '.join('none' if v is None else str(v) for v in self.values)}"
+        return f"one of {', '.join(map(word, self.values))}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +89,8 @@ class Span:
         return self.value_at(int(rng.integers(self.count)))
 
     def __str__(self) -> str:
-        tail = " log" if self.log else (f" step {self.step:g}" if self.step not in (None, 1) else "")
-        return f"{self.low:g}..{self.high:g}{tail}"
+        tail = " log" if self.log else (f" step {word(self.step)}" if self.step not in (None, 1) else "")
+        return f"{word(self.low)}..{word(self.high)}{tail}"
 
 
 Dim: TypeAlias = Fixed | Choice | Span

@@ -6,6 +6,7 @@ from typing import Any
 
 from mlpspace.architecture import CHANNEL_MIXERS, TOKEN_MIXERS, Architecture, MeanHead, Patches, Stage, kind_of
 from mlpspace.fields import scalar_fields
+from mlpspace.space.dims import word
 
 
 def layout_yaml(architecture: Architecture, name: str, indent: int = 4) -> str:
@@ -33,23 +34,15 @@ def _stage_lines(stage: Stage) -> list[str]:
         f"depth: {stage.depth}",
         f"width: {stage.width}",
         f"norm: {stage.norm}",
-        f"layer_scale: {_word(stage.layer_scale)}",
+        f"layer_scale: {word(stage.layer_scale)}",
         f"token_mixer: {_mixer(TOKEN_MIXERS, stage.token_mixer)}",
         f"channel_mixer: {_mixer(CHANNEL_MIXERS, stage.channel_mixer)}",
     ]
 
 
 def _mixer(table: dict[str, type[Any]], mixer: Any) -> str:
-    fields = ", ".join(f"{name}: {_word(getattr(mixer, name))}" for name in scalar_fields(type(mixer)))
+    fields = ", ".join(f"{name}: {word(getattr(mixer, name))}" for name in scalar_fields(type(mixer)))
     return f"{{{kind_of(table, mixer)}: {{{fields}}}}}"
-
-
-def _word(value: Any) -> str:
-    if value is None:
-        return "none"
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return repr(value) if isinstance(value, float) else str(value)
 
 
 def _unsaid(architecture: Architecture) -> list[str]:
