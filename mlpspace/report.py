@@ -123,10 +123,10 @@ def _aligned(rows: Sequence[Sequence[str]], width: int) -> list[str]:
         numbers = "  ".join(row[i].rjust(widths[i]) for i in columns)
         indent = len(numbers) + 2
         if width - indent >= 30:
-            network = textwrap.wrap(row[-1], width - indent)
+            network = textwrap.wrap(row[-1], width - indent, break_on_hyphens=False)
             lines.append(f"{numbers}  {network[0]}" + "".join(f"\n{'':{indent}}{more}" for more in network[1:]))
         else:  # a narrow terminal: the network gets lines of its own
-            network = textwrap.wrap(row[-1], max(20, width - 8))
+            network = textwrap.wrap(row[-1], max(20, width - 8), break_on_hyphens=False)
             lines.append(numbers + "".join(f"\n{'':8}{more}" for more in network))
     return lines
 
