@@ -46,7 +46,7 @@ class Objective:
         """`value` with smaller better, on the axis's scale. `worst` has a cost too: `objective.cost(worst)`."""
         if self.scale == "log":
             value = math.log10(value) if value > 0 else -math.inf
-        return -value if self.goal == "maximize" else value
+        return float(-value if self.goal == "maximize" else value)
 
 
 def costs(objectives: tuple[Objective, ...], values: Mapping[str, float]) -> tuple[float, ...]:

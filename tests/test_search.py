@@ -11,6 +11,7 @@ from stubs import SPACE, Session, evaluate, failing, measurement, truth
 
 from mlpspace.engines import inline
 from mlpspace.measurement import Assignment, Event
+from mlpspace.sampler import STARTUP_TRIALS
 from mlpspace.search import SearchError
 from mlpspace.study import Study
 
@@ -196,3 +197,13 @@ def test_what_a_worker_says_of_a_trial_that_is_over_is_not_recorded(tmp_path):
         search.completed(0)
         assert not search.report(0, measurement("accuracy", 1.0, rung=0, epochs=2))
     assert Study(tmp_path / "run1").trials()[0].measurements["accuracy"].value > 1.0
+
+
+def test_objectives_that_are_whole_numbers_are_searched_too(tmp_path):
+    counted = "objectives: {params: {worst: 1M}, macs: {worst: 10M}}\n"
+    text = SPACE[: SPACE.index("objectives:")] + counted + SPACE[SPACE.index("fidelity:") :]
+    with Session(tmp_path / "run1", text=text, trials=STARTUP_TRIALS + 4) as search:
+        inline.run(search, device="cpu", evaluate=evaluate)
+        assert search.done
+        # fewer params, fewer MACs: one network of this space has the fewest of both, or close to it
+        assert 1 <= len(search.front()) <= 3
