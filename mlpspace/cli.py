@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -166,16 +167,17 @@ def search_command(file: str, study: Path | None, **options: Any) -> None:
     data = options.pop("data")
     if len({name for name, _ in data}) < len(data):
         raise UserError("--data names one dataset twice.")
-    command = " ".join(["mlpspace", *sys.argv[1:]])
-    told = search(file, study, Options(**options, data=dict(data)), command=command, write=_line)
+    command = shlex.join(["mlpspace", *sys.argv[1:]])
+    asked = Options(**options, data=dict(data), named=study is not None)
+    told = search(file, study, asked, command=command, write=_line)
     _print_front(told.study, told.space, plot_hint=True)
     if told.interrupted:
         click.echo(f"\nInterrupted after {told.done} of {told.total} trials. To go on:\n  {told.go_on}")
         raise click.exceptions.Exit(INTERRUPTED)
-    if not told.complete:
-        raise click.exceptions.Exit(NOTHING)
     if told.unfinished:
         click.echo(f"\n{told.unfinished}\n  To go on: {told.go_on}")
+    if not told.complete:
+        raise click.exceptions.Exit(NOTHING)
 
 
 def _line(text: str) -> None:
@@ -196,7 +198,7 @@ def _print_front(study: Study, space: Space, *, plot_hint: bool) -> None:
         return
     click.echo(report.front_table(found, width=_width()))
     if plot_hint:
-        click.echo(f"\n  mlpspace pareto {study.folder} --plot front.png")
+        click.echo(f"\n  {shlex.join(['mlpspace', 'pareto', str(study.folder), '--plot', 'front.png'])}")
 
 
 def _width() -> int:

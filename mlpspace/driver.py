@@ -39,6 +39,7 @@ class Options:
     seed: int | None = None
     engine: str = "ray"
     plain: bool = False
+    named: bool = False  # --study was given
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,8 +69,13 @@ def search(file: str, folder: Path | None, options: Options, *, command: str, wr
     study = _study_of(space, folder)
     total = options.trials or space.trials
     if study is not None and _is_done(study, total):
-        write(f"{study.folder}: all {total} trials are done; nothing was added. For more: --trials {2 * total}")
+        done = len(study.trials())
+        asked = f"all {total} trials" if done == total else f"{done} trials, {total} were asked for,"
+        write(f"{study.folder}: {asked} are done; nothing was added. For more: --trials {2 * done}")
         return _outcome(study, space, total, options, file, interrupted=False, stopped=None)
+    if study is not None and options.time_budget is not None and study.elapsed_seconds >= options.time_budget:
+        reason = f"time budget reached: the study has taken {study.elapsed_seconds:,.0f} s"
+        return _outcome(study, space, total, options, file, interrupted=False, stopped=reason)
     path = options.data.get(space.fidelity.dataset) or _data_path_of(study, space.fidelity.dataset)
     catalog.check(space.fidelity.dataset, path, space.classes)
     path = path and str(Path(path).resolve())
@@ -80,6 +86,8 @@ def search(file: str, folder: Path | None, options: Options, *, command: str, wr
         write(
             f"going on with {study.folder}: {sum(t.state != 'running' for t in study.trials())} of {total} trials done"
         )
+    if path is not None and path != _data_path_of(study, space.fidelity.dataset):
+        study.note_data(space.fidelity.dataset, path)
     interrupted, stopped = _run(study, space, options, total=total, data_path=path, command=command, write=write)
     return _outcome(study, space, total, options, file, interrupted=interrupted, stopped=stopped)
 
@@ -123,8 +131,10 @@ def _refuse_another(space: Space, study: Study) -> None:
         was, now = theirs_said.get(name, "not there"), ours_said.get(name, "not there")
         if was != now:
             lines.append(f"  {name} was {was}, is {now}")
-    lines.append(f"  To go on:      mlpspace search {study.folder / 'space.yaml'} --study {study.folder}")
-    lines.append(f"  To start anew: mlpspace search {space.path} --study {_next_folder()}")
+    going_on = ["mlpspace", "search", str(study.folder / "space.yaml"), "--study", str(study.folder)]
+    anew = ["mlpspace", "search", space.path, "--study", str(_next_folder())]
+    lines.append(f"  To go on:      {shlex.join(going_on)}")
+    lines.append(f"  To start anew: {shlex.join(anew)}")
     raise StudyError("\n".join(lines))
 
 
@@ -264,10 +274,16 @@ def _outcome(
     words = ["mlpspace", "search", file]
     for name, path in options.data.items():
         words += ["--data", f"{name}={path}"]
-    if study.folder.parent != STUDIES:
+    if options.named:
         words += ["--study", str(study.folder)]
-    if options.trials is not None:
-        words += ["--trials", str(options.trials)]
+    for flag in ("trials", "seed", "workers", "gpus_per_worker", "address"):
+        value = getattr(options, flag)
+        if value is not None:
+            words += [f"--{flag.replace('_', '-')}", f"{value:g}" if isinstance(value, float) else str(value)]
+    if options.device != "auto":
+        words += ["--device", options.device]
+    if options.engine != "ray":
+        words += ["--engine", options.engine]
     return Outcome(
         study=study,
         space=space,
@@ -275,6 +291,6 @@ def _outcome(
         complete=sum(trial.state == "complete" for trial in trials),
         total=total,
         interrupted=interrupted,
-        unfinished=f"{stopped}: {done} of {total} trials done." if stopped and done < total else None,
+        unfinished=f"{stopped.rstrip('.')}: {done} of {total} trials done." if stopped and done < total else None,
         go_on=shlex.join(words),
     )

@@ -26,6 +26,10 @@ class DataError(UserError):
     """A dataset that is missing, broken, or not the one the space asks for."""
 
 
+class DeviceLost(UserError):
+    """The device answers nothing more in this process; another process may still use it."""
+
+
 class StudyError(UserError):
     """A study folder that is missing, busy, or holds another space."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import traceback
 from collections.abc import Generator, Mapping
@@ -10,6 +11,7 @@ import torch
 
 from mlpspace.counts import counted, profile
 from mlpspace.data import Dataset
+from mlpspace.errors import DeviceLost
 from mlpspace.measurement import Assignment, Event, Failure, Measurement, Progress
 from mlpspace.nets import build, deploy
 from mlpspace.objectives import METRICS
@@ -34,6 +36,9 @@ def evaluate(
     It may be closed at any point, and frees the device's memory however it ends. Nothing that goes wrong with the
     network is raised: it becomes a Failure, which is then the last event.
 
+    Raises:
+        DeviceLost: every further call in this process would fail; the trial deserves another.
+
     Args:
         dataset: on `device`.
         patience_s: seconds that a throughput measurement waits for other programs to leave the CPU alone.
@@ -46,14 +51,21 @@ def evaluate(
         return
     except Exception as error:
         failure = _failure(error)
+        if failure.reason == "error" and isinstance(error, torch.AcceleratorError):  # an illegal access, a lost card
+            raise DeviceLost(f"{device} fails: {str(error).splitlines()[0]}") from error
     finally:
-        if device.type == "cuda":
-            torch.cuda.empty_cache()  # others may share the GPU
+        _free(device)
     # only here: the error with its frames, and the network in them, is gone by now
     gc.collect()
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
+    _free(device)
     yield failure
+
+
+def _free(device: torch.device) -> None:
+    """Gives back what the allocator keeps; others may share the GPU."""
+    if device.type == "cuda":
+        with contextlib.suppress(torch.AcceleratorError):  # the device is lost, which is told already
+            torch.cuda.empty_cache()
 
 
 def _evaluate(
@@ -85,17 +97,22 @@ def _evaluate(
             batch=assignment.throughput_batch,
             device=device,
             quiet=quiet,
+            patience_s=patience_s,
         )
         del deployed
         yield from measured
-        broken = [_broken(m, *require[m.metric]) for m in measured if m.metric in require]
+        # what other programs slowed down says nothing against a network
+        judged = [m for m in measured if m.metric in require and not m.disturbed]
+        broken = [_broken(m, *require[m.metric]) for m in judged]
         reasons = [reason for reason in broken if reason]
         if reasons:
             yield Failure("broken requirement", "; ".join(reasons))
             return
     yield Progress(phase="training", epochs=assignment.epochs[-1])
+    with quiet.busy():
+        network = network.to(device)
     yield from train(
-        network.to(device),
+        network,
         dataset,
         recipe=assignment.recipe,
         epochs=assignment.epochs,
@@ -124,5 +141,11 @@ def _out_of_memory(error: Exception) -> bool:
     """CUDA has a class for it, but its libraries and the CPU have only words."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    words = ("can't allocate memory", "DefaultCPUAllocator", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
+    words = (
+        "CUDA error: out of memory",
+        "can't allocate memory",
+        "DefaultCPUAllocator",
+        "CUBLAS_STATUS_ALLOC_FAILED",
+        "CUDNN_STATUS_ALLOC_FAILED",
+    )
     return isinstance(error, RuntimeError) and any(word in str(error) for word in words)

@@ -35,10 +35,19 @@ class FixedPoint:
 def fixed_points(space: Space, broken: Broken) -> list[FixedPoint]:
     """The fixed points that a space names, fitted as it says, in its order.
 
+    Two that become one network in this space are one fixed point, whose label names both.
+
     Raises:
         ArchitectureError: one cannot stand at the task's resolution in that fit.
     """
-    return [_fixed_point(name, space, broken) for name in space.fixed_points.names]
+    found: dict[str, FixedPoint] = {}
+    for name in space.fixed_points.names:
+        point = _fixed_point(name, space, broken)
+        twin = found.get(point.architecture.id)
+        if twin is not None:
+            point = dataclasses.replace(twin, label=f"{twin.label}, also {point.label}")
+        found[point.architecture.id] = point
+    return list(found.values())
 
 
 def _fixed_point(name: str, space: Space, broken: Broken) -> FixedPoint:
@@ -64,7 +73,8 @@ def _in_space(name: str, space: Space, broken: Broken) -> Architecture:
     any one of them. Distance is the sum of the changes' logarithms: tokens, mean depth and mean width.
     """
     published = papers.get(name)
-    layout = min(space.layouts, key=lambda each: abs(len(each.stages) - len(published.stages)))
+    apart = [abs(len(layout.stages) - len(published.stages)) for layout in space.layouts]
+    layouts = [layout for layout, distance in zip(space.layouts, apart, strict=True) if distance == min(apart)]
     try:
         target = papers.at_resolution(name, space.resolution)[0].stem
     except ArchitectureError:  # the published stem has no form here: its grid is what there is to be near to
@@ -72,7 +82,7 @@ def _in_space(name: str, space: Space, broken: Broken) -> Architecture:
     target_patch = target.patch if isinstance(target, Patches) else target.stride
     best: tuple[float, Architecture] | None = None
     fallback: tuple[float, Architecture] | None = None
-    for patch in _patches(layout, space.resolution):
+    for layout, patch in ((each, patch) for each in layouts for patch in _patches(each, space.resolution)):
         seen = set()
         for depth_factor in _FACTORS:
             for width_factor in _FACTORS:
@@ -87,7 +97,8 @@ def _in_space(name: str, space: Space, broken: Broken) -> Architecture:
                     best = (distance, architecture)
     chosen = best or fallback
     if chosen is None:
-        raise ArchitectureError(f"fixed point {name}: no size of layout {layout.name} can hold its block")
+        told = " or ".join(each.name for each in layouts)
+        raise ArchitectureError(f"fixed point {name}: no size of layout {told} can hold its block")
     return chosen[1]
 
 

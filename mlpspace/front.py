@@ -123,6 +123,7 @@ def _comparable(
 # what two measurements must share to be compared, with the words for one that differs; the first difference is told
 _TRAINED_ALIKE = {
     "dataset": "trained on another dataset",
+    "data": "trained on other images under the same dataset's name",
     "resolution": "trained at another resolution",
     "epochs": "trained for another number of epochs",
     "protocol": "accuracy measured by another protocol",
@@ -152,14 +153,21 @@ def _at_rung(trial: Trial, metric: str, rung: int | None) -> list[Record]:
 
 
 def _kind_that_stands(metric: str, trials: list[Trial], rung: int | None) -> Kind | None:
-    """The kind that most trials have a measurement of; of two as common, the one of the newest trial."""
+    """The kind that most trials have a measurement of; of two as common, the one of the newest trial.
+
+    A disturbed one stands only where there is no other.
+    """
     holders: defaultdict[tuple[object, ...], list[int]] = defaultdict(list)
+    calm: dict[tuple[object, ...], bool] = {}
     for trial in trials:
-        for kind in {tuple(_kind(record).values()) for record in _at_rung(trial, metric, rung)}:
-            holders[kind].append(trial.number)
+        for record in _at_rung(trial, metric, rung):
+            kind = tuple(_kind(record).values())
+            calm[kind] = not record.disturbed
+            if trial.number not in holders[kind]:
+                holders[kind].append(trial.number)
     if not holders:
         return None
-    commonest = max(holders, key=lambda kind: (len(holders[kind]), max(holders[kind])))
+    commonest = max(holders, key=lambda kind: (calm[kind], len(holders[kind]), max(holders[kind])))
     return dict(zip(_alike(metric), commonest, strict=True))
 
 
@@ -176,7 +184,7 @@ def _why_left_out(
         kind = kinds[metric]
         if others and kind is not None:
             found = _kind(others[-1])
-            if str(found["protocol"]).endswith("disturbed"):
+            if others[-1].disturbed:
                 return "throughput measured while other programs used the CPU"
             return next(words for name, words in _alike(metric).items() if found[name] != kind[name])
     if not missing:

@@ -66,6 +66,7 @@ measurement = sa.Table(
     sa.Column("rung", sa.Integer),  # null, as epochs, for what needs no training
     sa.Column("epochs", sa.Integer),
     sa.Column("dataset", sa.Text, nullable=False),
+    sa.Column("data", sa.Text),  # fingerprint of its images; null for what needs no training
     sa.Column("resolution", sa.Integer, nullable=False),  # pixels
     sa.Column("recipe", sa.Text, nullable=False),  # JSON
     sa.Column("seed", sa.Integer, nullable=False),

@@ -42,12 +42,12 @@ def result_line(result: Result, total: int, front: list[Result], metrics: list[s
         why = f": {detail[0]}" if detail else ""
         return f"{head} infeasible, {result.reason}{why}  {result.architecture}{name}"
     values = "  ".join(f"{measured(metric, result.values[metric]):>14}" for metric in metrics)
-    mark = "*" if any(each.number == result.number for each in front) else " "
+    mark = "+" if any(each.number == result.number for each in front) else " "
     return f"{head}{mark}{values}  {duration(result.seconds):>6}  {result.architecture}{name}"
 
 
 class PlainView:
-    """A line for each finished trial; `*` marks those that are on the front when they end."""
+    """A line for each finished trial; `+` marks those that are on the front when they end."""
 
     def __init__(self, write: Callable[[str], None]) -> None:
         self._write = write

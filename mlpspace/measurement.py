@@ -50,6 +50,12 @@ class Measurement:
     threads: int
     rung: int | None = None
     epochs: int | None = None
+    data: str | None = None  # fingerprint of the images it was trained and validated on
+
+    @property
+    def disturbed(self) -> bool:
+        """Whether other programs used the CPU meanwhile: the value is a lower bound by an unknown factor."""
+        return self.protocol.endswith("disturbed")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -191,6 +191,8 @@ def _open(database: Path, study_name: str, directions: Sequence[str], metric_nam
     optuna.logging.set_verbosity(optuna.logging.WARNING)  # else it announces the study on stderr
     try:
         storage = optuna.storages.RDBStorage(f"sqlite:///{database}")
+        # a folder that was renamed keeps its one study, under the name that it was made with
+        study_name = next((study.study_name for study in storage.get_all_studies()), study_name)
         with suppress(DuplicatedStudyError):
             storage.create_new_study(wanted, study_name)
         study = optuna.load_study(study_name=study_name, storage=storage)
@@ -218,4 +220,4 @@ def user_attrs(trial: Trial) -> dict[str, Any]:
         "params": trial.params,
         "macs": trial.macs,
     }
-    return shown | ({"fixed point": trial.label} if trial.label else {})
+    return shown | ({"fixed_point": trial.label} if trial.label else {})

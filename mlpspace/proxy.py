@@ -86,6 +86,7 @@ def train(
                 threads=torch.get_num_threads(),
                 rung=epochs.index(epoch),
                 epochs=epoch,
+                data=dataset.fingerprint,
             )
 
 
@@ -101,7 +102,11 @@ def one_cycle(step: int, steps: int, warmup: float) -> float:
 
 
 def standard_error(share: float, images: int) -> float:
-    """Of the share of so many images that was classified right: sqrt(p (1 - p) / n)."""
+    """Of the share of so many images that was classified right: sqrt(p (1 - p) / n).
+
+    Where none or all are right it is that of one image more or less, since no split of n images shows certainty.
+    """
+    share = min(max(share, 1 / images), 1 - 1 / images)
     return math.sqrt(share * (1 - share) / images)
 
 

@@ -18,6 +18,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from mlpspace.device import cores
+
 PROC_STAT = Path("/proc/stat")
 
 
@@ -71,16 +73,20 @@ class QuietDevice:
 
 
 class OtherPrograms:
-    """What all other processes take of the cores that this one may use. Linux tells; elsewhere nothing is seen."""
+    """What all other processes take of the cores that this one needs. Linux tells; elsewhere nothing is seen.
+
+    In a container that may use fewer cores than it sees, what others do on those it can spare disturbs nothing.
+    """
 
     def __init__(self) -> None:
         self._last = self._now()
+        self._spare = len(os.sched_getaffinity(0)) - cores() if hasattr(os, "sched_getaffinity") else 0
 
     def cores_used(self) -> float:
         """How many of those cores they kept busy since the last call, on average; right to some 0.1 over 0.2 s."""
         before, self._last = self._last, self._now()
         busy, own, wall = (now - then for now, then in zip(self._last, before, strict=True))
-        return max(0.0, busy - own) / wall
+        return max(0.0, (busy - own) / wall - self._spare)
 
     def _now(self) -> tuple[float, float, float]:
         """Seconds that these cores have been busy, that this process took, and that passed."""

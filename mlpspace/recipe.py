@@ -29,7 +29,7 @@ class Recipe(Checked):
     lr: float = takes(Real(0.0, 100.0, above=True), 3e-3)  # at the top of the schedule
     weight_decay: float = takes(Real(0.0, 10.0), 0.05)
     warmup: float = takes(Real(0.0, 1.0), 0.2)  # share of the steps until the top; cosine down to zero after it
-    batch: int = takes(Whole(1, 65536), 128)
+    batch: int = takes(Whole(2, 65536), 128)  # of one image BatchNorm has no variance
     label_smoothing: float = takes(Real(0.0, 0.9), 0.1)
     augmentation: Augmentation = Augmentation()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
+import shlex
 import textwrap
 import time
 from collections import Counter
@@ -325,6 +326,7 @@ def status_text(told: Mapping[str, Any]) -> str:
     if told["driver"]:
         lines.append(f"  driver    {told['driver']}")
     elif told["running"] or (told["total"] or 0) > told["trials"]:
-        folder = told["study"]
-        lines.append(f"  driver    none at work. To go on: mlpspace search {folder}/space.yaml --study {folder}")
+        words = ["mlpspace", "search", f"{told['study']}/space.yaml", "--study", str(told["study"])]
+        words += ["--trials", str(told["total"])] if told["total"] else []
+        lines.append(f"  driver    none at work. To go on: {shlex.join(words)}")
     return "\n".join(lines)

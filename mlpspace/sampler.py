@@ -131,4 +131,5 @@ def _suggest(trial: optuna.trial.Trial, dim: Choice | Span) -> Value:
         return trial.suggest_int(
             dim.name, int(dim.low), int(dim.high), log=dim.log, step=1 if dim.log else int(dim.step or 1)
         )
-    return trial.suggest_float(dim.name, dim.low, dim.high, log=dim.log, step=dim.step)
+    value = trial.suggest_float(dim.name, dim.low, dim.high, log=dim.log, step=dim.step)
+    return value if dim.step is None else dim.value_at(round((value - dim.low) / dim.step))

@@ -63,6 +63,7 @@ class Running:
     point: Mapping[str, Value] | None
     counts: Profile
     given: bool = False  # to a worker, in this session
+    deaths: int = 0  # of workers that had it, in this session
     started: float = 0.0
     progress: Progress | None = None
     values: dict[str, Measurement] = field(default_factory=dict)
@@ -81,6 +82,7 @@ class Result:
     reason: str | None
     detail: str | None
     seconds: float
+    disturbed: bool = False  # other programs used the CPU while its throughput was measured
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -219,7 +221,8 @@ class Search:
         running = self.running.get(number)
         if running is None:
             return
-        if running.assignment.attempt >= MOST_ATTEMPTS:
+        running.deaths += 1
+        if running.deaths >= MOST_ATTEMPTS:
             self._end(running, reason="worker died", detail=detail)
         else:
             self._again(running)
@@ -244,7 +247,7 @@ class Search:
 
     def front(self) -> list[Result]:
         """The front so far, the most accurate (the first objective's best) first."""
-        finished = [result for result in self.results if result.costs is not None]
+        finished = self._comparable()
         if not finished:
             return []
         mask = pareto_front(np.array([result.costs for result in finished]))
@@ -253,9 +256,14 @@ class Search:
 
     def hypervolume(self) -> float:
         """Of the front so far, from the objectives' `worst`."""
-        found = [result.costs for result in self.results if result.costs is not None]
+        found = [result.costs for result in self._comparable()]
         worst = np.array([objective.cost(objective.worst) for objective in self.space.objectives])
         return hypervolume(np.array(found), worst) if found else 0.0
+
+    def _comparable(self) -> list[Result]:
+        """What is on the front or below it; disturbed measurements only while there are no others (as in `front`)."""
+        finished = [result for result in self.results if result.costs is not None]
+        return [result for result in finished if not result.disturbed] or finished
 
     def seconds_left(self) -> float | None:
         """Until the last trial ends, judged by the trials so far; None before the first has ended."""
@@ -291,15 +299,15 @@ class Search:
             else:
                 self._again(running)
             return
-        values = {metric: record.value for metric, record in trial.measurements.items()}
-        self._conclude(running, values, trial.reason, trial.detail, (trial.ended or trial.started) - trial.started)
+        running.values = dict(trial.measurements)
+        self._conclude(running, trial.reason, trial.detail, (trial.ended or trial.started) - trial.started)
 
     def _again(self, running: Running) -> None:
         assignment = running.assignment
         again = self._assignment(
             assignment.trial, assignment.attempt + 1, assignment.architecture, assignment.recipe, assignment.seed
         )
-        fresh = Running(again, running.origin, running.label, running.point, running.counts)
+        fresh = Running(again, running.origin, running.label, running.point, running.counts, deaths=running.deaths)
         self.running[assignment.trial] = fresh
 
     def _new_trial(self) -> Running | None:
@@ -354,7 +362,7 @@ class Search:
         if refused["already a trial"] > MOST_DRAWS // 2:
             text += "\n  The space is searched to its end, or nearly so."
         elif smallest < math.inf:
-            text += f"\n  The smallest network drawn needs {smallest / 1e6:,.1f}M macs."
+            text += f"\n  The smallest network drawn needs {smallest:,.0f} macs."
             text += " Widen the requirements or the space."
         if not self.results and not self.running:
             raise SearchError(text)
@@ -407,22 +415,23 @@ class Search:
         """Commit the end of a trial, teach the sampler, tell the observer."""
         number = running.assignment.trial
         self.running.pop(number, None)
-        values = {metric: measured.value for metric, measured in running.values.items()}
         self._writer.finish(number, "complete" if reason is None else "infeasible", reason, detail)
         result = self._conclude(
-            running, values, reason, detail, self._clock() - running.started if seconds is None else seconds
+            running, reason, detail, self._clock() - running.started if seconds is None else seconds
         )
-        raw = None if reason else [self._all_values(running, values)[metric] for metric in self._metrics]
+        raw = None if reason else [result.values[metric] for metric in self._metrics]
         self._mirror.finish(number, raw, reason)
         self._observe(result)
 
-    def _conclude(
-        self, running: Running, values: Mapping[str, float], reason: str | None, detail: str | None, seconds: float
-    ) -> Result:
+    def _conclude(self, running: Running, reason: str | None, detail: str | None, seconds: float) -> Result:
         number = running.assignment.trial
-        everything = self._all_values(running, values)
+        measured = {metric: measurement.value for metric, measurement in running.values.items()}
+        everything = {"params": running.counts.params, "macs": running.counts.macs, **measured}
         found = None if reason else costs(self.space.objectives, everything)
-        if running.point is not None:
+        disturbed = any(measurement.disturbed for measurement in running.values.values())
+        if disturbed and any(not result.disturbed for result in self._comparable()):
+            self._sampler.refuse(number)  # beside the others it would teach that the network is slow
+        elif running.point is not None:
             self._sampler.tell(number, running.point, found)
         result = Result(
             number,
@@ -433,13 +442,10 @@ class Search:
             reason,
             detail,
             seconds,
+            disturbed,
         )
         self.results.append(result)
         return result
-
-    @staticmethod
-    def _all_values(running: Running, values: Mapping[str, float]) -> dict[str, float]:
-        return {"params": running.counts.params, "macs": running.counts.macs, **values}
 
     @staticmethod
     def _attributes(running: Running) -> dict[str, Any]:

@@ -153,13 +153,33 @@ class Study:
     @property
     def space_text(self) -> str:
         """The space file as it was given."""
-        return (self.folder / "space.yaml").read_text(encoding="utf-8")
+        return self._text("space.yaml")
 
     @property
     def manifest(self) -> dict[str, Any]:
         """What was noted when the study was made: versions, machine, command."""
-        told: dict[str, Any] = json.loads((self.folder / "manifest.json").read_text(encoding="utf-8"))
+        try:
+            told: dict[str, Any] = json.loads(self._text("manifest.json"))
+        except ValueError as error:
+            raise StudyError(
+                f"{self.folder / 'manifest.json'} is no JSON ({error}). The trials are not harmed."
+            ) from None
         return told
+
+    def note_data(self, dataset: str, path: str) -> None:
+        """The dataset lies elsewhere now: the next session looks there."""
+        told = self.manifest | {"data": {dataset: path}}
+        new = self.folder / "manifest.json.new"
+        new.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
+        new.replace(self.folder / "manifest.json")
+
+    def _text(self, name: str) -> str:
+        try:
+            return (self.folder / name).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise StudyError(
+                f"{self.folder / name} cannot be read ({error}). It was written when the study was made: put it back."
+            ) from None
 
     @property
     def elapsed_seconds(self) -> float:

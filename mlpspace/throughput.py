@@ -26,12 +26,13 @@ DISTURBED_PROTOCOL = (
 MEMORY_PROTOCOL = {"cpu": "live-tensors-v1", "cuda": "allocator-peak-v1"}
 
 REPEAT_S = 0.010  # a repeat lasts at least so long, so that neither the clock nor a launch shows in it
-REPEATS = 5  # at least
+REPEATS = 7  # at least
 WARM = 0.03  # two successive windows that differ by less are warm
 BLOCK_S = 0.2  # the kernel counts the CPU time of others in steps of 10 ms
 DISTURBED = 0.25  # cores that others used
 OTHERS_PATIENCE_S = 20.0  # after which disturbed repeats count too
-PATIENCE = 10  # budgets after which 3 repeats of a slow network will do
+FEWER_REPEATS = 5  # are enough of a very slow network, for which
+PATIENCE = 10  # budgets are spent already
 
 
 def measure_throughput(
@@ -60,15 +61,16 @@ def measure_throughput(
     Args:
         network: takes (batch, 3, resolution, resolution). It is moved and cast in place: hand over a copy, such as
             `nets.deploy` makes.
-        budget_s: seconds to spend. A slow network takes longer, as it is still passed 5 times (a very slow one 3), and
+        budget_s: seconds to spend. A slow network takes longer, as it is still passed 7 times (a very slow one 5), and
             so does a CPU that other programs use.
         patience_s: seconds to wait for those other programs to leave the CPU alone.
     """
     precision = training_precision(device)
     dtype = dtype_of(precision)
-    network = network.to(device=device, dtype=dtype).eval()
-    normal = torch.randn(batch, 3, resolution, resolution, generator=torch.Generator().manual_seed(0))
-    images = normal.to(device=device, dtype=dtype)
+    with quiet.busy():
+        network = network.to(device=device, dtype=dtype).eval()
+        normal = torch.randn(batch, 3, resolution, resolution, generator=torch.Generator().manual_seed(0))
+        images = normal.to(device=device, dtype=dtype)
 
     def forward() -> None:
         network(images)
@@ -147,7 +149,7 @@ def _repeats(
         everything = [seconds for _, repeats in blocks for seconds in repeats]
         if len(undisturbed) >= REPEATS and spent() >= budget_s:
             return undisturbed, True
-        enough = REPEATS if spent() < PATIENCE * budget_s else 3
+        enough = REPEATS if spent() < PATIENCE * budget_s else FEWER_REPEATS
         if spent() >= max(patience_s, budget_s) and len(everything) >= enough:
             return everything, False
 
@@ -156,10 +158,11 @@ def _timed(forward: Callable[[], None], passes: int, device: torch.device) -> fl
     """Seconds of so many passes in a row, by the device's own clock where it has one."""
     if device.type == "cuda":
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        start.record()
+        stream = torch.cuda.current_stream(device)  # without it an event lies on the current device, whichever that is
+        start.record(stream)
         for _ in range(passes):
             forward()
-        end.record()
+        end.record(stream)
         end.synchronize()
         return float(start.elapsed_time(end)) / 1e3
     started = time.perf_counter()

@@ -9,37 +9,39 @@ from torch import nn
 
 from mlpspace.architecture import (
     NORMS,
+    TOKEN_MIXERS,
     Architecture,
-    Axial,
     ClassTokenHead,
-    Dense,
-    DepthwiseConv,
-    ExternalAttention,
-    Linear,
     MeanHead,
     Merging,
     Mlp,
-    NoTokenMixer,
     Patches,
     Stage,
     TokenMixer,
     TokensToToken,
 )
+from mlpspace.fields import Flag, OneOf, Real, Takes, scalar_fields
+
+_NUMBERS = (0, 1, 2, 3, 5, 7, 8, 16, 0.3, 0.5, 2.0)
 
 
 def token_mixer(rng: random.Random) -> TokenMixer:
-    """A token mixer of any kind; its heads divide a multiple of 8."""
-    axial = Axial(
-        local=rng.choice([0, 3, 5]), fusion=rng.choice(["concat", "sum", "weighted"]), identity=rng.random() < 0.5
-    )
-    attention = ExternalAttention(
-        memory=rng.choice([3, 16, 64]),
-        heads=rng.choice([1, 2, 8]),
-        expansion=rng.choice([1, 2, 4]),
-        double_norm=rng.random() < 0.5,
-    )
-    dense = Dense(ratio=rng.choice([0.3, 0.5, 2]))
-    return rng.choice([dense, Linear(), axial, attention, DepthwiseConv(kernel=rng.choice([1, 3, 7])), NoTokenMixer()])
+    """A token mixer of any kind there is, with any setting; its heads divide a multiple of 8."""
+    kind = rng.choice(list(TOKEN_MIXERS.values()))
+    while True:
+        mixer = kind(**{name: _setting(rng, takes) for name, takes in scalar_fields(kind).items()})
+        rule = getattr(mixer, "unfit_for_width", None)
+        if rule is None or rule(8) is None:
+            return mixer
+
+
+def _setting(rng: random.Random, takes: Takes) -> object:
+    if isinstance(takes, OneOf):
+        return rng.choice(takes.words)
+    if isinstance(takes, Flag):
+        return rng.random() < 0.5
+    number = float if isinstance(takes, Real) else int
+    return rng.choice([n for n in _NUMBERS if isinstance(n, number) and takes.complaint(n) is None])
 
 
 def architecture(rng: random.Random) -> Architecture:

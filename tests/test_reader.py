@@ -6,6 +6,7 @@ import textwrap
 
 import pytest
 
+from mlpspace.architecture import TOKEN_MIXERS
 from mlpspace.errors import SpaceError
 from mlpspace.space import load_space, read_space
 
@@ -64,8 +65,7 @@ def test_all_mistakes_are_told_at_once_each_with_its_line():
     text = text.replace("worst: 10}", "worts: 10}").replace("epochs: 4", "epochs: four")
     assert mistakes(text) == [
         "s.yaml:7: width 96..160 step 24 does not end on a step: 96..144 or 96..168.",
-        's.yaml:8: token_mixer "densee" is not known. Did you mean "dense"? Known: axial, dense, dwconv,'
-        " external_attention, linear, none.",
+        f's.yaml:8: token_mixer "densee" is not known. Did you mean "dense"? Known: {", ".join(sorted(TOKEN_MIXERS))}.',
         's.yaml:10: accuracy: "worts" is not known. Did you mean "worst"? Known: goal, scale, worst.',
         "s.yaml:10: accuracy lacks worst.",
         's.yaml:14: epochs "four" is not a whole number (it takes a whole number from 1 to 1000000).',

@@ -54,7 +54,8 @@ def test_every_flag_in_it_exists_and_every_flag_that_exists_is_in_it():
 
 @pytest.mark.parametrize("name", [*TOKEN_MIXERS, *CHANNEL_MIXERS])
 def test_every_mixer_stands_in_it_with_its_dimensions(name):
-    row = next(line for line in README.splitlines() if f"`{name}`" in line)
+    row = next((line for line in README.splitlines() if f"`{name}`" in line), None)
+    assert row is not None, f"add a row for {name} to the README"
     for field in scalar_fields({**TOKEN_MIXERS, **CHANNEL_MIXERS}[name]):
         assert f"`{field}`" in row, f"{name}: {field}"
 

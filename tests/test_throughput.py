@@ -118,11 +118,11 @@ def test_a_machine_that_is_never_quiet_is_measured_all_the_same_and_the_protocol
     assert found.protocol == throughput.DISTURBED_PROTOCOL != throughput.THROUGHPUT_PROTOCOL
 
 
-def test_a_slow_network_is_passed_five_times_and_a_very_slow_one_thrice(
+def test_a_slow_network_is_passed_seven_times_and_a_very_slow_one_five(
     clock: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(throughput, "OtherPrograms", Quiet)
-    for seconds, repeats in ((1.0, 5), (60.0, 3)):
+    for seconds, repeats in ((1.0, 7), (60.0, 5)):
         network = Clockwork(clock, seconds)
         measure_throughput(network, resolution=4, batch=1, device=CPU, quiet=QuietDevice("cpu", tmp_path))
         assert len(network.seen) == 1 + 1 + repeats  # memory, warm-up

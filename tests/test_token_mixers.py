@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from math import erf, exp, sqrt
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 from draws import randomise
 from torch import Tensor, nn
 
-from mlpspace.architecture import Axial, Dense, DepthwiseConv, ExternalAttention, Linear, TokenMixer
+from mlpspace.architecture import Axial, Dense, DepthwiseConv, ExternalAttention, Linear, NoTokenMixer, TokenMixer
 from mlpspace.nets.token_mixers import TOKEN_MIXERS
 
 Array = np.ndarray[Any, Any]
@@ -180,3 +181,9 @@ def test_axial_reaches_only_its_row_and_column_without_the_local_convolution() -
     cross = np.zeros((HEIGHT, ROW), dtype=bool)
     cross[1, :] = cross[:, 2] = True
     assert (touched == cross).all()
+
+
+@pytest.mark.parametrize("kind", [kind for kind in TOKEN_MIXERS if kind is not NoTokenMixer])
+def test_every_kind_is_held_against_a_slow_way(kind: type[Any]) -> None:
+    """A new mixer needs a test above."""
+    assert f"mixer_module({kind.__name__}(" in Path(__file__).read_text()

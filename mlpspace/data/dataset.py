@@ -111,8 +111,8 @@ def split(name: str, labels: Rows, *, images: int | None, validation: float, see
     """
     # RandomState and not default_rng: its numbers are promised to stay, so a study's split outlives NumPy's versions.
     order = np.random.RandomState(seed % 2**32).permutation(len(labels))
-    of_class = [order[labels[order] == label] for label in range(labels.max() + 1)]
-    counts = np.array([len(rows) for rows in of_class])
+    counts = np.bincount(labels)
+    of_class = np.split(order[np.argsort(labels[order], kind="stable")], np.cumsum(counts)[:-1])
     held_out = shares(counts, round(validation * len(labels)))
     left = counts - held_out
     trained = left if images is None else shares(left, min(images, left.sum()))

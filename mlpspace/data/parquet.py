@@ -14,11 +14,10 @@ import pyarrow.parquet as pq
 
 from mlpspace.data import pixels
 from mlpspace.data.pixels import Rows
-from mlpspace.data.training_part import TrainingPart
+from mlpspace.data.training_part import TrainingPart, is_training
 from mlpspace.errors import DataError
 
 _LABEL_WORDS = ("label", "labels", "fine_label", "class", "target")
-_NOT_TRAINING = ("test", "val", "dev")  # how names of files begin that a search does not open
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +79,8 @@ def find(path: Path, classes: int) -> Parquet | None:
     files = _files(path)
     if not files:
         return None
-    training = [file for file in files if not file.name.lower().startswith(_NOT_TRAINING)]
-    named = [file for file in training if file.name.lower().startswith("train")]
-    training = named or training
+    told = {file: _is_training(file) for file in files}
+    training = [file for file in files if told[file]] or [file for file in files if told[file] is None]
     if not training:
         raise DataError(f"{path} holds no training set, only {_listed(files)}: a search never opens those")
     if len({file.parent for file in training}) > 1:
@@ -102,6 +100,12 @@ def _files(path: Path) -> list[Path]:
     if path.is_file():
         return [path] if path.suffix == ".parquet" else []
     return sorted(path.glob("*.parquet")) or sorted(path.glob("*/*.parquet"))
+
+
+def _is_training(file: Path) -> bool | None:
+    """What the file's name tells; where it says nothing, what its folder's does."""
+    told = is_training(file.name)
+    return is_training(file.absolute().parent.name) if told is None else told
 
 
 def _listed(files: list[Path]) -> str:

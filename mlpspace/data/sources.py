@@ -19,7 +19,7 @@ import numpy as np
 
 from mlpspace.data import cifar, parquet, pixels
 from mlpspace.data.pixels import Pixels, Rows
-from mlpspace.data.training_part import TrainingPart
+from mlpspace.data.training_part import TrainingPart, is_training
 from mlpspace.errors import DataError
 
 Source: TypeAlias = "PackagedTable | Idx | ImageFolder | cifar.CifarBatches | parquet.Parquet"
@@ -45,6 +45,12 @@ def find(name: str, path: str, classes: int, wants: str) -> Source:
         found = parquet.find(place, classes)
     if found is None:
         raise DataError(f'dataset "{name}": {place} {_why_not(place)}. What would do: --data {name}=PATH ({wants})')
+    known = _FORMATS.get(name)
+    if known is not None and not isinstance(found, known):
+        raise DataError(
+            f'dataset "{name}": {place} holds another one, {_SAID[type(found)]}. '
+            f"What would do: --data {name}=PATH ({wants})"
+        )
     if isinstance(found, ImageFolder) and len(found.classes) != classes:
         raise DataError(
             f'dataset "{name}": {found.root} has {len(found.classes)} folders, one for each class, '
@@ -171,7 +177,6 @@ def _read_idx(file: Path, dimensions: int) -> Pixels:
 # --- a folder of folders of images ------------------------------------------------------------------------------------
 
 _IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".ppm", ".pgm", ".tif", ".tiff")
-_NOT_TRAINING = ("test", "val", "valid", "validation")
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,10 +214,18 @@ class ImageFolder:
 
 
 def _find_folder(folder: Path) -> ImageFolder | None:
-    root = folder / "train" if (folder / "train").is_dir() else folder
-    names = sorted(place.name for place in root.iterdir() if place.is_dir() and not place.name.startswith("."))
-    if root == folder and names and set(names) <= set(_NOT_TRAINING):
-        raise DataError(f"{folder} has {', '.join(names)} and no train/: a search takes its images from train/<class>/")
+    def folders(place: Path) -> list[str]:
+        return sorted(inner.name for inner in place.iterdir() if inner.is_dir() and not inner.name.startswith("."))
+
+    names = folders(folder)
+    train = next((name for name in names if is_training(name)), None)
+    held_out = [name for name in names if is_training(name) is False]
+    if train is None and held_out and any(_images_below(folder / name) for name in held_out):
+        raise DataError(
+            f"{folder} has {', '.join(held_out)} and no train/: a search takes its images from train/<class>/"
+        )
+    root = folder / train if train else folder
+    names = folders(root)
     if not any(_images_below(root / name) for name in names):
         return None
     return ImageFolder(root, tuple(names))
@@ -222,3 +235,20 @@ def _images_below(folder: Path) -> list[Path]:
     """All images below `folder`, at any depth, sorted by path."""
     found = (Path(place) / name for place, _, names in os.walk(folder, followlinks=True) for name in names)
     return sorted(file for file in found if file.suffix.lower() in _IMAGES and not file.name.startswith("."))
+
+
+# --- what a dataset of a known name may look like ---------------------------------------------------------------------
+
+_FORMATS: dict[str, tuple[type, ...]] = {
+    "mnist": (Idx, parquet.Parquet),
+    "fashion_mnist": (Idx, parquet.Parquet),
+    "cifar10": (cifar.CifarBatches, parquet.Parquet),
+    "cifar100": (cifar.CifarBatches, parquet.Parquet),
+    "imagenet": (ImageFolder, parquet.Parquet),
+}
+_SAID: dict[type, str] = {
+    Idx: "MNIST-style IDX files",
+    parquet.Parquet: "parquet files",
+    cifar.CifarBatches: "CIFAR's python batches",
+    ImageFolder: "a folder of images for each class",
+}

@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from mlpspace.data.pixels import Pixels, Rows
+
+_TRAINING = {"train", "training", "trainset"}
+_HELD_OUT = {"test", "testing", "testset", "val", "valid", "validation", "valset", "dev", "eval", "evaluation"}
+
+
+def is_training(name: str) -> bool | None:
+    """Whether the name of a file or a folder says that the training set is in it; None: it says nothing of the kind.
+
+    "train-00000-of-00005.parquet", "mnist-train.parquet" and a folder Train are, "test" and "flowers_val.parquet" are
+    not: a search never opens those. Of a folder's name only all of it counts: test-bench may hold anything.
+    """
+    stem, dot, _ = name.lower().partition(".")
+    words = set(re.split(r"[^a-z]+", stem)) if dot else {stem}
+    return True if words & _TRAINING else False if words & _HELD_OUT else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -261,7 +261,8 @@ def _cluster(wanted: Wanted) -> Iterator[None]:
         options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
         if wanted.address is None:
             # assignments and events are small: a store of a third of the memory would only be in the way
-            options |= {"include_dashboard": False, "object_store_memory": 256 * 2**20}
+            # "local": without it Ray joins whatever cluster runs here already
+            options |= {"address": "local", "include_dashboard": False, "object_store_memory": 256 * 2**20}
             if " " in sys.executable:  # Ray pastes it into a shell's line as it is, and then waits without end
                 options["runtime_env"] = {"py_executable": shlex.quote(sys.executable)}
         else:

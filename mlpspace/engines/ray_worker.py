@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 import traceback
 from collections.abc import Callable, Mapping
@@ -10,8 +11,8 @@ from typing import Any
 
 from ray import tune
 
-from mlpspace.errors import UserError
-from mlpspace.measurement import Assignment, Evaluate
+from mlpspace.errors import DeviceLost, UserError
+from mlpspace.measurement import Assignment, Evaluate, Event, Progress
 
 STEP_SECONDS = 0.2  # a worker reports what happened in about this time at once, so that quick trials take one message
 
@@ -48,13 +49,17 @@ class RayWorker(tune.Trainable):
         self._events: Any = self._evaluate(work.assignment, work.bounds)
 
     def step(self) -> dict[str, Any]:
-        events = []
+        events: list[Event] = []
         begun = time.monotonic()
         while time.monotonic() - begun < STEP_SECONDS:
             try:
                 events.append(next(self._events))
+                if isinstance(events[-1], Progress) and not events[-1].epoch:  # what comes next may take long
+                    break
             except StopIteration:
                 return {"events": events, "done": True}
+            except DeviceLost:
+                os._exit(1)  # the trial is given out again, to a process that has the device anew
             except UserError as error:  # not this trial's fault: no trial can be evaluated
                 return {"events": events, "fatal": str(error), "done": True}
             except Exception as error:  # what goes wrong with a network comes as an event; this is a bug of ours

@@ -39,6 +39,8 @@ class Worker:
             torch.set_num_threads(self.threads)
             self._device = resolve(self.device_name)
             self._quiet = QuietDevice(key(self._device))
+            if self._device.type == "cuda":
+                torch.cuda.set_device(self._device)  # for whatever takes the current device without asking
         yield Progress(phase="data")
         dataset = self._dataset(assignment, self._device, self._quiet)
         for event in evaluate(

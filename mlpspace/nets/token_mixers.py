@@ -35,7 +35,11 @@ class TokenLinear(nn.Module):
         self.bias = nn.Parameter(torch.zeros(outputs))
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.baddbmm(self.bias[:, None], self.weight.expand(len(x), -1, -1), x)
+        weight: Tensor = self.weight
+        device = x.device.type
+        if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+            weight = weight.to(torch.get_autocast_dtype(device))  # else autocast casts and keeps one copy an image
+        return torch.baddbmm(self.bias[:, None], weight.expand(len(x), -1, -1), x)
 
 
 class DenseMixer(nn.Module):

@@ -76,7 +76,8 @@ class Span:
         assert self.count is not None
         if index == self.count - 1:
             return self.high
-        return self.low + index * (self.step or 1)
+        value = self.low + index * (self.step or 1)
+        return value if self.whole else float(f"{value:.12g}")  # 0.3, not 0.30000000000000004
 
     def draw(self, rng: np.random.Generator) -> int | float:
         if self.log:

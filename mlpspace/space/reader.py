@@ -156,7 +156,7 @@ class _Reader(LayoutReader):
     def objectives(self, node: Node | None) -> tuple[tuple[Objective, ...], int]:
         section = self.mapping(node, "objectives", tuple(METRIC_NAMES)) if node else None
         found = []
-        batch = 64
+        batches: list[int] = []
         if section and not section.entries:
             self.mistakes.add(section.line, "objectives is empty; accuracy and throughput are the usual two.")
         for name, entry in section.entries.items() if section else ():
@@ -185,9 +185,16 @@ class _Reader(LayoutReader):
                     self.mistakes.add(
                         worst_node.line, f"accuracy worst {worst:g} is not a percentage from 0 to below 100."
                     )
-            batch = self.value(fields.entries.get("batch"), f"{name} batch", Whole(1, 65536)) or batch
+            asked = self.value(fields.entries.get("batch"), f"{name} batch", Whole(1, 65536))
+            if asked and batches and asked not in batches:
+                self.mistakes.add(
+                    fields.lines["batch"],
+                    f"{name} batch {asked}: throughput and memory are measured together, with one batch; "
+                    f"the other says {batches[0]}.",
+                )
+            batches += [asked] if asked else []
             found.append(Objective(metric, natural, worst or 0.0, scale))
-        return tuple(found), batch
+        return tuple(found), batches[0] if batches else 64
 
     def fidelity(self, node: Node | None) -> Fidelity | None:
         known = ("dataset", "images", "validation", "epochs", "rungs", "recipe")

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mlpspace.architecture import Architecture, MeanHead, Patches, Stage
-from mlpspace.errors import ArchitectureError
+from mlpspace.errors import ArchitectureError, SpaceError
 from mlpspace.objectives import Objective
 from mlpspace.recipe import Augmentation, Recipe
 from mlpspace.space.dims import (
@@ -199,7 +199,8 @@ class Space:
             candidate = self.candidate(lambda dim: dim.draw(rng))
             if candidate.architecture.unfit(self.resolution) is None:
                 return candidate
-        raise AssertionError("the reader refuses spaces without points")
+        text = "of 100,000 draws there is none whose patch, widths and heads go together. Narrow them."
+        raise SpaceError([f"{self.path}: {text}"])
 
     def sample(self, rng: np.random.Generator) -> Architecture:
         """A random architecture that can be built at the task's resolution; requirements are not looked at.
@@ -260,15 +261,11 @@ class Space:
         """What makes this the same space: task, space, require, objectives, fidelity, as flat names and readings."""
         told = {"task.resolution": str(self.resolution), "task.classes": str(self.classes)}
         for layout in self.layouts:
-            told |= {f"{layout.name}.patch": _reading(layout.patch)}
+            told[f"{layout.name}.patch"] = _named(layout.patch, f"{layout.name}.patch")
             for number, stage in enumerate(layout.stages, 1):
                 where = f"{layout.name}.stage{number}" if len(layout.stages) > 1 else layout.name
                 for name in StagePlaces.__dataclass_fields__:
-                    place = getattr(stage, name)
-                    told[f"{where}.{name}"] = _reading(place)
-                    # a place shared between stages draws one value for all of them: that is said by its name
-                    if not isinstance(place, Fixed) and not getattr(place, "name", "").startswith(where):
-                        told[f"{where}.{name}"] += f" ({place.name}, shared)"
+                    told[f"{where}.{name}"] = _named(getattr(stage, name), f"{where}.{name}")
         for bound in self.require.bounds:
             told[f"require.{bound.metric}"] = f"{word(bound.low)}..{word(bound.high)}"
         if self.require.non_decreasing_width:
@@ -284,7 +281,8 @@ class Space:
         told["fidelity.validation"] = word(fidelity.validation)
         told["fidelity.epochs"] = ", ".join(map(str, fidelity.epochs))
         told["fidelity.keep"] = word(fidelity.keep)
-        told |= {f"fidelity.recipe.{name}": _reading(dim) for name, dim in fidelity.recipe.items()}
+        for name, dim in fidelity.recipe.items():  # fixed points take the first of a list: here order says something
+            told[f"fidelity.recipe.{name}"] = str(dim) if isinstance(dim, Choice) else _reading(dim)
         return told
 
     @property
@@ -331,6 +329,13 @@ def default_value(dim: Choice | Span) -> Value:
         return dim.value_at((dim.count - 1) // 2)
     middle = math.sqrt(dim.low * dim.high) if dim.log else (dim.low + dim.high) / 2
     return round(middle) if dim.whole else middle
+
+
+def _named(place: Place, where: str) -> str:
+    """What a place says, and where its dimensions stand: one above the layout is drawn once for all that use it."""
+    if isinstance(place, Fixed) or place.name == where or not any(True for _ in dimensions(place)):
+        return _reading(place)
+    return f"{_reading(place)} as {place.name}"
 
 
 def _reading(place: Place) -> str:

@@ -132,9 +132,9 @@ class _Converter:
 
 # --- scalars --------------------------------------------------------------------------------------------------------
 
-_WHOLE = re.compile(r"[+-]?\d[\d_]*")
-_REAL = re.compile(r"[+-]?(\d[\d_]*\.?\d*|\.\d+)([eE][+-]?\d+)?")
-_FRACTION = re.compile(r"(\d+)\s*/\s*(\d+)")
+_WHOLE = re.compile(r"[+-]?\d+(_\d+)*", re.ASCII)
+_REAL = re.compile(r"[+-]?(\d+(_\d+)*\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+_FRACTION = re.compile(r"(\d+)\s*/\s*(\d+)", re.ASCII)
 _SUFFIXES = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}
 _WORDS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 
