@@ -81,9 +81,12 @@ def space_command(file: str, draws: int, seed: int, as_json: bool) -> None:
     their params and MACs. Exits 2 with every mistake of the file, 1 if no draw meets the requirements.
     """
     from mlpspace import survey
+    from mlpspace.data import catalog
     from mlpspace.space import load_space
 
-    told = survey.survey(load_space(file), draws=draws, seed=seed)
+    read = load_space(file)
+    catalog.check_classes(read.fidelity.dataset, read.classes)
+    told = survey.survey(read, draws=draws, seed=seed)
     click.echo(json.dumps(told.as_json(), indent=2) if as_json else survey.text(told))
     if not told.meeting:
         raise click.exceptions.Exit(NOTHING)
@@ -175,7 +178,7 @@ def search_command(file: str, study: Path | None, **options: Any) -> None:
         click.echo(f"\nInterrupted after {told.done} of {told.total} trials. To go on:\n  {told.go_on}")
         raise click.exceptions.Exit(INTERRUPTED)
     if told.unfinished:
-        click.echo(f"\n{told.unfinished}\n  To go on: {told.go_on}")
+        click.echo(f"\n{told.unfinished}" + (f"\n  To go on: {told.go_on}" if told.go_on else ""))
     if not told.complete:
         raise click.exceptions.Exit(NOTHING)
 

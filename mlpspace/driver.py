@@ -53,7 +53,7 @@ class Outcome:
     total: int
     interrupted: bool
     unfinished: str | None  # why trials are left to do, where it was no interrupt
-    go_on: str  # what to type
+    go_on: str | None  # what to type; None where it would not help
 
 
 def search(file: str, folder: Path | None, options: Options, *, command: str, write: Callable[[str], None]) -> Outcome:
@@ -88,8 +88,10 @@ def search(file: str, folder: Path | None, options: Options, *, command: str, wr
         )
     if path is not None and path != _data_path_of(study, space.fidelity.dataset):
         study.note_data(space.fidelity.dataset, path)
-    interrupted, stopped = _run(study, space, options, total=total, data_path=path, command=command, write=write)
-    return _outcome(study, space, total, options, file, interrupted=interrupted, stopped=stopped)
+    interrupted, stopped, exhausted = _run(
+        study, space, options, total=total, data_path=path, command=command, write=write
+    )
+    return _outcome(study, space, total, options, file, interrupted=interrupted, stopped=stopped, exhausted=exhausted)
 
 
 # --- which study ----------------------------------------------------------------------------------------------------
@@ -171,8 +173,11 @@ def _run(
     data_path: str | None,
     command: str,
     write: Callable[[str], None],
-) -> tuple[bool, str | None]:
-    """(whether it was interrupted, why the search stopped). Heavy imports are here, not before anything was checked."""
+) -> tuple[bool, str | None, bool]:
+    """(whether it was interrupted, why the search stopped, whether nothing is left to draw).
+
+    Heavy imports are here, not before anything was checked.
+    """
     import math
 
     # first of all the heavy things: what follows must not be cut in two by seconds of imports
@@ -217,7 +222,7 @@ def _run(
             _engine(search, options, interrupt)
         except KeyboardInterrupt:
             interrupt.seen = True
-    return interrupt.seen, search.stopped
+    return interrupt.seen, search.stopped, search.exhausted
 
 
 def _engine(search: Search, options: Options, interrupt: _Interrupt) -> None:
@@ -267,7 +272,15 @@ def _view(options: Options, title: str, write: Callable[[str], None]) -> Iterato
 
 
 def _outcome(
-    study: Study, space: Space, total: int, options: Options, file: str, *, interrupted: bool, stopped: str | None
+    study: Study,
+    space: Space,
+    total: int,
+    options: Options,
+    file: str,
+    *,
+    interrupted: bool,
+    stopped: str | None,
+    exhausted: bool = False,
 ) -> Outcome:
     trials: list[Trial] = study.trials()
     done = sum(trial.state != "running" for trial in trials)
@@ -292,5 +305,5 @@ def _outcome(
         total=total,
         interrupted=interrupted,
         unfinished=f"{stopped.rstrip('.')}: {done} of {total} trials done." if stopped and done < total else None,
-        go_on=shlex.join(words),
+        go_on=None if exhausted else shlex.join(words),
     )

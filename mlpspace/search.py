@@ -128,6 +128,7 @@ class Search:
         self.running: dict[int, Running] = {}
         self.results: list[Result] = []
         self.stopped: str | None = None  # why no more assignments are given
+        self.exhausted = False  # stopped because nothing new is left to draw: going on would not help
         self._writer = writer
         self._sampler = sampler
         self._mirror = mirror
@@ -352,7 +353,7 @@ class Search:
         for reason, count in refused.items():
             self._writer.refuse(reason, count)
         if found is None:
-            self.stopped = self._nothing_left(refused, smallest)
+            self.stopped, self.exhausted = self._nothing_left(refused, smallest), True
         return found
 
     def _nothing_left(self, refused: Counter[str], smallest: float) -> str:

@@ -216,3 +216,27 @@ def test_an_interrupt_exits_with_130_and_says_how_to_go_on(study, capsys, monkey
     assert code == 130
     assert "Interrupted after 14 of 20 trials. To go on:\n  mlpspace search space.yaml --trials 20" in out
     assert "Pareto front" in out
+
+
+@pytest.mark.parametrize("name", ["space.yaml", "manifest.json"])
+def test_a_study_that_lacks_a_file_says_so(study, capsys, name):
+    (study / name).unlink()
+    code, _, err = mlpspace(capsys, "search", "space.yaml", "--study", study, "--trials", "13", "--engine", "inline")
+    assert code == 2
+    assert f"{name} cannot be read" in err
+
+
+def test_fewer_trials_than_are_done_is_told_as_that(study, capsys):
+    code, out, _ = mlpspace(capsys, "search", "space.yaml", "--study", study, "--trials", "3")
+    assert code == 0
+    assert "12 trials, 3 were asked for, are done; nothing was added. For more: --trials 24" in out
+
+
+def test_a_time_budget_that_is_spent_starts_nothing_and_says_so(study, capsys):
+    code, out, _ = mlpspace(
+        capsys, "search", "space.yaml", "--study", study, "--trials", "20", "--time-budget", "0.01s", "--seed", "7"
+    )
+    assert code == 0
+    assert "time budget reached" in out
+    assert f"To go on: mlpspace search space.yaml --study {study} --trials 20 --seed 7" in out
+    assert "starting the workers" not in out

@@ -480,3 +480,37 @@ def test_a_damaged_file_gives_a_data_error_or_images_and_nothing_else(
         file.write_bytes(whole)
     assert all(str(tmp_path) in complaint for complaint in complaints)
     assert len(complaints) > (60 if harm == "cut short" else 0)
+
+
+@pytest.mark.parametrize(
+    ("training", "held_out"),
+    [
+        ("mnist-train.parquet", "mnist-test.parquet"),
+        ("flowers_training_0.parquet", "flowers_valid_0.parquet"),
+        ("part-0.parquet", "part-0-eval.parquet"),
+        ("train/0000.parquet", "test/0000.parquet"),
+    ],
+)
+def test_parquet_of_the_test_set_is_told_by_any_word_of_its_name(tmp_path: Path, training: str, held_out: str) -> None:
+    for name in (training, held_out):
+        (tmp_path / "set" / name).parent.mkdir(parents=True, exist_ok=True)
+        write_parquet(tmp_path / "set" / name, image=structs(noise(2, 8, 8)), label=[0, 1])
+    assert opened(tmp_path / "set", 2).files == (tmp_path / "set" / training,)
+    with pytest.raises(DataError, match="holds no training set"):
+        opened(tmp_path / "set" / held_out, 2)
+
+
+def test_training_and_testing_are_no_classes(tmp_path: Path) -> None:
+    for place in ("Training/cat", "Training/dog", "testing/cat", "testing/dog"):
+        (tmp_path / place).mkdir(parents=True)
+        (tmp_path / place / "a.png").write_bytes(png(noise(8, 8)))
+    assert [file.parent.name for file in opened(tmp_path, 2).files] == ["cat", "dog"]
+    assert all("Training" in str(file) for file in opened(tmp_path, 2).files)
+
+
+def test_a_known_name_takes_only_its_own_formats(tmp_path: Path) -> None:
+    for place in [f"class{n}" for n in range(10)]:
+        (tmp_path / place).mkdir()
+        (tmp_path / place / "a.png").write_bytes(png(noise(8, 8)))
+    with pytest.raises(DataError, match="holds another one, a folder of images for each class"):
+        sources.find("cifar10", str(tmp_path), 10, "batches")

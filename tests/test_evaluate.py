@@ -26,6 +26,7 @@ from mlpspace.architecture import (
     TokenMixer,
 )
 from mlpspace.data import Dataset
+from mlpspace.errors import DeviceLost
 from mlpspace.evaluate import evaluate
 from mlpspace.measurement import Assignment, Event, Failure, Measurement, Progress
 from mlpspace.quiet import QuietDevice
@@ -268,3 +269,41 @@ def test_a_gpu_is_left_as_empty_as_it_was(
     for event in evaluate(ASSIGNMENT, dataset=on_gpu, device=device, quiet=QuietDevice("gpu", tmp_path)):
         if isinstance(event, Failure):
             assert torch.cuda.memory_allocated(device) == before
+
+
+def test_the_patience_asked_for_reaches_the_measurement(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def measured(*args: Any, **named: Any) -> tuple[Measurement, Measurement]:
+        asked.append(named["patience_s"])
+        return measure_throughput(*args, **named, budget_s=0.01)
+
+    monkeypatch.setattr(evaluating, "measure_throughput", measured)
+    list(evaluate(ASSIGNMENT, dataset=dataset, device=CPU, quiet=QuietDevice("cpu", tmp_path), patience_s=0.25))
+    assert asked == [0.25]
+
+
+def test_a_disturbed_throughput_breaks_no_requirement(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def measured(*args: Any, **named: Any) -> tuple[Measurement, ...]:
+        throughput, memory = measure_throughput(*args, **named, budget_s=0.01)
+        return dataclasses.replace(throughput, protocol="any, disturbed"), memory
+
+    monkeypatch.setattr(evaluating, "measure_throughput", measured)
+    require = {"throughput": (1e12, float("inf"))}
+    found = list(evaluate(ASSIGNMENT, dataset=dataset, device=CPU, quiet=QuietDevice("cpu", tmp_path), require=require))
+    assert isinstance(found[-1], Measurement)
+
+
+def test_a_device_that_fails_is_no_fault_of_the_network(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*args: Any, **named: Any) -> Any:
+        raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered\nmore")
+
+    monkeypatch.setattr(evaluating, "train", fails)
+    with pytest.raises(DeviceLost, match=r"cpu fails: CUDA error: an illegal memory access was encountered$"):
+        list(evaluate(ASSIGNMENT, dataset=dataset, device=CPU, quiet=QuietDevice("cpu", tmp_path)))

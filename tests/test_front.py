@@ -148,3 +148,19 @@ def test_three_objectives() -> None:
 def test_no_trials_have_an_empty_front() -> None:
     found = front([], BOTH)
     assert (found.entries, found.left_out, found.hypervolume, found.rung) == ((), {}, 0.0, None)
+
+
+def test_one_calm_throughput_stands_against_any_number_of_disturbed_ones() -> None:
+    calm = a_trial(accuracy(80.0), throughput(1000.0))
+    others = [a_trial(accuracy(90.0), throughput(10.0, protocol="median 1, disturbed")) for _ in range(3)]
+    found = front([*others, calm], BOTH)
+    assert drawn(found) == [(80.0, 1000.0)]
+    assert found.left_out == {"throughput measured while other programs used the CPU": 3}
+    assert len(front(others, BOTH).entries) == 3  # where there is nothing else they compare with one another
+
+
+def test_two_sets_of_images_under_one_name_are_two_datasets() -> None:
+    one, other = (a_trial(accuracy(value, data=data), throughput(1e3)) for value, data in ((80.0, "a"), (90.0, "b")))
+    found = front([one, other], BOTH)
+    assert drawn(found) == [(90.0, 1000.0)]
+    assert found.left_out == {"trained on other images under the same dataset's name": 1}

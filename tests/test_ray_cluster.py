@@ -68,3 +68,13 @@ def test_both_nodes_of_a_cluster_take_trials(tmp_path, address):
         )
     assert {trial.state for trial in Study(tmp_path / "run1").trials()} == {"complete"}
     assert len(list(nodes.iterdir())) == 2
+
+
+def test_without_an_address_no_cluster_is_joined_that_happens_to_run(address, monkeypatch):
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    import ray
+
+    with ray_tune._cluster(ray_tune.Wanted(device="cpu")):
+        assert len(ray.nodes()) == 1
+    with ray_tune._cluster(ray_tune.Wanted(address=address, device="cpu")):
+        assert len(ray.nodes()) == 2

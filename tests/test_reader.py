@@ -188,3 +188,18 @@ def test_the_same_space_said_otherwise_has_the_same_id():
 def test_a_space_that_says_something_else_has_another_id(one, other):
     assert read_space(GOOD + one).id != read_space(GOOD + other).id
     assert read_space(GOOD).id != read_space(GOOD.replace("worst: 100", "worst: 100.00001")).id
+
+
+def test_two_batches_for_one_measurement_are_a_mistake():
+    text = GOOD.replace("scale: log}", "scale: log, batch: 64}\n  peak_memory: {worst: 1GB, batch: 8}")
+    assert mistakes(text) == [
+        "s.yaml:12: peak_memory batch 8: throughput and memory are measured together, with one batch; "
+        "the other says 64."
+    ]
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [("4..12", "1_..2"), ("resolution: 32", "resolution: 32_"), ("epochs: 4", "epochs: ٤")]
+)
+def test_numbers_that_only_look_like_some_are_mistakes(old, new):
+    assert changed(old, new)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from collections.abc import Iterator
 
@@ -10,7 +11,8 @@ import pytest
 from stubs import SPACE, Session, evaluate, failing, measurement, truth
 
 from mlpspace.engines import inline
-from mlpspace.measurement import Assignment, Event
+from mlpspace.front import front
+from mlpspace.measurement import Assignment, Event, Measurement
 from mlpspace.sampler import STARTUP_TRIALS
 from mlpspace.search import SearchError
 from mlpspace.study import Study
@@ -160,6 +162,7 @@ def test_a_space_that_is_searched_to_its_end_stops_with_a_word(tmp_path):
         assert search.space.count().points == 2 * 2 * 4
         run(search)
         assert "searched to its end" in search.stopped
+        assert search.exhausted
     trials = Study(tmp_path / "run1").trials()
     assert len([trial for trial in trials if trial.origin == "sampler"]) >= 2 * 2 * 4 - 2  # all but those fixed points
 
@@ -207,3 +210,51 @@ def test_objectives_that_are_whole_numbers_are_searched_too(tmp_path):
         assert search.done
         # fewer params, fewer MACs: one network of this space has the fewest of both, or close to it
         assert 1 <= len(search.front()) <= 3
+
+
+def disturbed_every_other(assignment, bounds):
+    """A browser runs beside every other trial: its throughput is a hundredth."""
+    for event in evaluate(assignment, bounds):
+        if assignment.trial % 2 and isinstance(event, Measurement) and event.metric == "throughput":
+            event = dataclasses.replace(event, value=event.value / 100, protocol=f"{event.protocol}, disturbed")
+        yield event
+
+
+def test_a_disturbed_throughput_neither_teaches_the_sampler_nor_stands_on_the_front(tmp_path):
+    with Session(tmp_path / "run1") as search:
+        taught = []
+        search._sampler.tell, tell = (
+            lambda number, *rest: (taught.append(number), tell(number, *rest)),
+            search._sampler.tell,
+        )
+        run(search, disturbed_every_other)
+        assert all(result.number % 2 == 0 for result in search.front())
+        assert {number for number in taught if number % 2} == set()
+        shown = {result.number for result in search.front()}
+        volume = search.hypervolume()
+    found = front(Study(tmp_path / "run1"), search.space.objectives)
+    assert {point.trial.number for point in found.points} == shown
+    assert found.hypervolume == pytest.approx(volume)
+
+
+def test_sessions_that_were_cut_off_are_no_deaths_of_a_trials_worker(tmp_path):
+    for attempt in (1, 2, 3):
+        with Session(tmp_path / "run1") as search:
+            assert search.next_assignment().attempt == attempt
+    with Session(tmp_path / "run1") as search:
+        number = search.next_assignment().trial
+        search.lost(number, "killed")
+        assert search.next_assignment().attempt == 5
+        assert not search.results
+
+
+def test_published_networks_that_become_one_are_one_fixed_point(tmp_path):
+    names = "fixed_points: {names: [mixer_s16, mixer_b16, resmlp_s12], fit: space}"
+    text = SPACE.replace("fixed_points: {names: [mixer_s16, resmlp_s12], fit: space}", names)
+    with Session(tmp_path / "run1", text=text, trials=4) as search:
+        run(search)
+    labels = [trial.label for trial in Study(tmp_path / "run1").trials()]
+    assert labels[0].startswith("mixer_s16 (")
+    assert ", also mixer_b16 (" in labels[0]
+    assert labels[1].startswith("resmlp_s12")
+    assert labels[2:] == [None, None]

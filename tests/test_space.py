@@ -201,3 +201,35 @@ def test_equal_networks_have_one_id_however_they_are_written():
 def test_json_that_is_no_architecture_is_refused_with_its_place(text, told):
     with pytest.raises(ArchitectureError, match=told):
         Architecture.from_json(text)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("space: {layout: {a: {patch: [4, 8], BODY}}}", "space: {patch: [4, 8], layout: {a: {BODY}}}"),
+        ("space: {layout: {a: {patch: 4, BODY}}}", "space: {layout: {a: {patch: 4, stages: [{BODY}]}}}"),
+        ("space: {norm: [layer, affine], layout: {n: {patch: 4, BODY}}}", None),
+    ],
+)
+def test_files_of_one_id_name_their_dimensions_alike(one, other):
+    rest = TINY[TINY.index("objectives:") :]
+    body = "depth: 1..3, width: [8, 16], token_mixer: linear"
+    texts = [
+        f"task: {{classes: 10, resolution: 32}}\n{text.replace('BODY', body)}\n{rest}" for text in (one, other) if text
+    ]
+    if other is None:
+        texts.append(
+            texts[0]
+            .replace("norm: [layer, affine], layout", "layout")
+            .replace("patch: 4", "norm: [layer, affine], patch: 4")
+        )
+    first, second = map(read_space, texts)
+    names = [{dim.name for dim, _ in space.dimensions()} for space in (first, second)]
+    assert names[0] != names[1]
+    assert first.id != second.id
+
+
+def test_the_steps_of_a_range_of_reals_are_the_numbers_that_people_write():
+    space = read_space(TINY.replace("{optimizer: [adamw, sgd]}", "{warmup: 0.1..0.5 step 0.1}"))
+    (warmup,) = [dim for dim, _ in space.dimensions() if dim.name == "recipe.warmup"]
+    assert [warmup.value_at(i) for i in range(5)] == [0.1, 0.2, 0.3, 0.4, 0.5]

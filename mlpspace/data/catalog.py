@@ -50,6 +50,20 @@ def wants(name: str) -> str:
     return (facts and facts.wants) or ANY_FORMAT
 
 
+def check_classes(name: str, classes: int) -> None:
+    """Refuse a task with another number of classes than a dataset that we know; a set of the user's own tells later.
+
+    Raises:
+        DataError: what was found and what to write.
+    """
+    facts = DATASETS.get(name)
+    if facts is not None and facts.classes != classes:
+        raise DataError(
+            f'dataset "{name}" has {facts.classes} classes, the task says {classes}: '
+            f"write task: {{classes: {facts.classes}, ...}} or name another dataset"
+        )
+
+
 def check(name: str, path: str | None, classes: int) -> None:
     """Refuse, before any worker starts, a dataset that cannot be loaded: its place, its format, its classes.
 
@@ -73,14 +87,9 @@ def check(name: str, path: str | None, classes: int) -> None:
             )
         if facts.wants is not None:
             raise DataError(f'dataset "{name}" needs a place: --data {name}=PATH ({facts.wants})')
-    if facts is not None:
-        if facts.classes != classes:
-            raise DataError(
-                f'dataset "{name}" has {facts.classes} classes, the task says {classes}: '
-                f"write task: {{classes: {facts.classes}, ...}} or name another dataset"
-            )
-        if facts.wants is None and path is not None:
-            raise DataError(f'dataset "{name}" comes with mlpspace and takes no place: leave out --data {name}={path}')
+    check_classes(name, classes)
+    if facts is not None and facts.wants is None and path is not None:
+        raise DataError(f'dataset "{name}" comes with mlpspace and takes no place: leave out --data {name}={path}')
     if path is not None:
         from mlpspace.data import sources  # numpy, and pyarrow for parquet: only where there is something to look at
 
