@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlpspace.data import catalog
-from mlpspace.errors import DataError, SpaceError, StudyError
+from mlpspace.errors import DataError, SpaceError, StudyError, UserError
 from mlpspace.manifest import manifest
 from mlpspace.space import Space, load_space, read_space
 from mlpspace.study import Study, Trial
@@ -62,6 +63,8 @@ def search(file: str, folder: Path | None, options: Options, *, command: str, wr
     Raises:
         UserError: a mistake in the file, the flags, the study or the data; nothing was lost.
     """
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", options.device):
+        raise UserError(f'--device "{options.device}" is not known. Known: auto, cpu, cuda, cuda:1 and so on.')
     space = load_space(file)
     for name in options.data:
         if name != space.fidelity.dataset:
@@ -217,7 +220,7 @@ def _run(
             observe=view.result,
         )
         view.search = search
-        interrupt = stack.enter_context(_Interrupt())
+        interrupt = stack.enter_context(_Interrupt(view.note))
         try:
             _engine(search, options, interrupt)
         except KeyboardInterrupt:
@@ -245,8 +248,9 @@ def _engine(search: Search, options: Options, interrupt: _Interrupt) -> None:
 class _Interrupt:
     """The first Ctrl-C asks the engine to end; the second one ends it at once."""
 
-    def __init__(self) -> None:
+    def __init__(self, note: Callable[[str], None]) -> None:
         self.seen = False
+        self._note = note
         self._before: Any = None
 
     def __enter__(self) -> _Interrupt:
@@ -260,6 +264,8 @@ class _Interrupt:
         if self.seen:
             raise KeyboardInterrupt
         self.seen = True
+        with suppress(RuntimeError):  # it came in the middle of another line
+            self._note("Ctrl-C: the workers are ending. Once more ends at once; nothing that was measured is lost.")
 
 
 @contextmanager

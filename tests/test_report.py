@@ -246,3 +246,9 @@ def test_architectures_are_parsed_only_where_they_are_shown(found: Front, monkey
     monkeypatch.setattr(Architecture, "from_json", staticmethod(lambda text: parsed.append(text) or original(text)))
     front_json(found)
     assert len(parsed) == 3  # two on the front and a fixed point off it, of five trials
+
+
+def test_throughputs_that_other_programs_slowed_down_come_with_a_warning():
+    calm, loud = (front([a_trial(accuracy(80.0), throughput(1e3, protocol=p))], BOTH) for p in ("v1", "v1, disturbed"))
+    assert "Other programs used the CPU" not in front_table(calm)
+    assert "Other programs used the CPU during all of these measurements" in front_table(loud)
