@@ -263,10 +263,10 @@ def _cluster(wanted: Wanted) -> Iterator[None]:
             # assignments and events are small: a store of a third of the memory would only be in the way
             # "local": without it Ray joins whatever cluster runs here already
             options |= {"address": "local", "include_dashboard": False, "object_store_memory": 256 * 2**20}
-            if " " in sys.executable:  # Ray pastes it into a shell's line as it is, and then waits without end
-                options["runtime_env"] = {"py_executable": shlex.quote(sys.executable)}
         else:
             options["address"] = wanted.address
+        if " " in sys.executable:  # Ray pastes it into a shell's line as it is, and then waits without end
+            options["runtime_env"] = {"py_executable": shlex.quote(sys.executable)}
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
