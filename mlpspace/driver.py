@@ -89,8 +89,6 @@ def search(file: str, folder: Path | None, options: Options, *, command: str, wr
         write(
             f"going on with {study.folder}: {sum(t.state != 'running' for t in study.trials())} of {total} trials done"
         )
-    if path is not None and path != _data_path_of(study, space.fidelity.dataset):
-        study.note_data(space.fidelity.dataset, path)
     interrupted, stopped, exhausted = _run(
         study, space, options, total=total, data_path=path, command=command, write=write
     )
@@ -195,6 +193,8 @@ def _run(
         write(survey.rungs_note(space))
     with ExitStack() as stack:
         writer = stack.enter_context(study.writing(command, total=total))
+        if data_path is not None and data_path != _data_path_of(study, space.fidelity.dataset):
+            study.note_data(space.fidelity.dataset, data_path)  # by the one writer, as all that is noted
         view = stack.enter_context(_view(options, str(study.folder), write))
         sampler = Sampler(space, seed=seed)
         mirror = OptunaTables(

@@ -430,7 +430,7 @@ class Search:
         everything = {"params": running.counts.params, "macs": running.counts.macs, **measured}
         found = None if reason else costs(self.space.objectives, everything)
         disturbed = any(measurement.disturbed for measurement in running.values.values())
-        if disturbed and any(not result.disturbed for result in self._comparable()):
+        if found is not None and disturbed and any(not result.disturbed for result in self._comparable()):
             self._sampler.refuse(number)  # beside the others it would teach that the network is slow
         elif running.point is not None:
             self._sampler.tell(number, running.point, found)

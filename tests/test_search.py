@@ -12,7 +12,7 @@ from stubs import SPACE, Session, evaluate, failing, measurement, truth
 
 from mlpspace.engines import inline
 from mlpspace.front import front
-from mlpspace.measurement import Assignment, Event, Measurement
+from mlpspace.measurement import Assignment, Event, Failure, Measurement
 from mlpspace.sampler import STARTUP_TRIALS
 from mlpspace.search import SearchError
 from mlpspace.study import Study
@@ -258,3 +258,20 @@ def test_published_networks_that_become_one_are_one_fixed_point(tmp_path):
     assert ", also mixer_b16 (" in labels[0]
     assert labels[1].startswith("resmlp_s12")
     assert labels[2:] == [None, None]
+
+
+def test_a_failure_teaches_the_sampler_whatever_ran_beside_it(tmp_path):
+    def disturbed_failure(assignment, bounds):
+        for event in disturbed_every_other(assignment, bounds):
+            if assignment.trial % 2 and isinstance(event, Measurement) and event.metric == "accuracy":
+                event = Failure("out of memory", "2.0 GB asked for")
+            yield event
+
+    with Session(tmp_path / "run1") as search:
+        taught = {}
+        search._sampler.tell, tell = (
+            lambda number, point, costs: (taught.update({number: costs}), tell(number, point, costs)),
+            search._sampler.tell,
+        )
+        run(search, disturbed_failure)
+    assert [number for number in range(2, 12) if taught[number] is None] == [3, 5, 7, 9, 11]
