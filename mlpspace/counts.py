@@ -11,6 +11,7 @@ from math import prod
 import torch
 from ptflops import get_model_complexity_info
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from mlpspace.architecture import Architecture
 from mlpspace.nets.network import cost
@@ -57,7 +58,7 @@ def counted(network: nn.Module, resolution: int) -> tuple[int, int]:
     out. The network runs on the meta device, so nothing is computed and the network itself is left as it is.
     """
     image = torch.empty(1, 3, resolution, resolution, device="meta")
-    with torch.no_grad():
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):  # written out, so that attention's products are seen
         macs, _ = get_model_complexity_info(
             copy.deepcopy(network).to("meta"),
             (3, resolution, resolution),

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from draws import architectures
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 

@@ -25,7 +25,7 @@ from mlpspace.architecture import (
 )
 from mlpspace.counts import counted
 from mlpspace.nets import build, deploy
-from mlpspace.nets.layers import Affine, BatchNorm
+from mlpspace.nets.norms import Affine, BatchNorm
 
 MIXERS: list[TokenMixer] = [
     Dense(),

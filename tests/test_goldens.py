@@ -51,8 +51,8 @@ RESMLP = {  # facebookresearch/deit
 SMLPNET = {  # microsoft/SPACH; proj_h maps along the width and proh_w [sic] along the height
     r"to_patch_embedding\.0\.0\.(.*)": r"stem.project.\1",
     r"to_patch_embedding\.([123])\.0\.(.*)": r"merging.\1.project.\2",
-    r"token_mix\.(\d+)\.0\.conv_merge\.BN\.(.*)": r"block.\1.token.mixer.local.0.\2",
-    r"token_mix\.(\d+)\.0\.conv_merge\.Conv\.(.*)": r"block.\1.token.mixer.local.2.\2",
+    r"token_mix\.(\d+)\.0\.conv_merge\.BN\.(.*)": r"block.\1.token.mixer.local.norm.\2",
+    r"token_mix\.(\d+)\.0\.conv_merge\.Conv\.(.*)": r"block.\1.token.mixer.local.conv.\2",
     r"token_mix\.(\d+)\.1\.BN\.(.*)": r"block.\1.token.mixer.norm.\2",
     r"token_mix\.(\d+)\.1\.proj_h\.(.*)": r"block.\1.token.mixer.rows.\2",
     r"token_mix\.(\d+)\.1\.proh_w\.(.*)": r"block.\1.token.mixer.columns.\2",

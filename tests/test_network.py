@@ -26,8 +26,10 @@ from mlpspace.architecture import (
 )
 from mlpspace.errors import ArchitectureError
 from mlpspace.nets import build
-from mlpspace.nets.layers import Affine, BatchNorm, ClassToken, LayerNorm, PatchMerging
-from mlpspace.nets.network import Block
+from mlpspace.nets.heads import ClassToken
+from mlpspace.nets.mergings import PatchMerging
+from mlpspace.nets.norms import Affine, BatchNorm, LayerNorm
+from mlpspace.nets.blocks import ResidualBlock as Block
 from mlpspace.nets.stems import PatchStem
 
 SMALL = Architecture(stem=Patches(patch=4), stages=(Stage(depth=2, width=16), Stage(depth=1, width=24)))
@@ -77,7 +79,7 @@ def test_builds_without_memory_on_the_meta_device() -> None:
 @pytest.mark.parametrize(
     ("architecture", "resolution", "reason"),
     [
-        (SMALL, 36, "a stem of stride 4 and 1 mergings needs a multiple of 8 pixels, not 36"),
+        (SMALL, 36, "a stem of stride 4 and 1 merging needs a multiple of 8 pixels, not 36"),
         (dataclasses.replace(SMALL, head=ClassTokenHead()), 32, "a class token cannot pass a patch merging"),
     ],
 )

@@ -88,7 +88,7 @@ def test_axial_convolves_then_maps_rows_and_columns(local: int, fusion: str, ide
     x = image()
     y = x.numpy()
     if local:
-        y = depthwise(gelu(batch_norm(y, weights, "local.0")), weights["local.2.weight"])
+        y = depthwise(gelu(batch_norm(y, weights, "local.norm")), weights["local.conv.weight"])
     z = gelu(batch_norm(y, weights, "norm"))
     rows, columns = np.zeros_like(z), np.zeros_like(z)
     for b in range(BATCH):

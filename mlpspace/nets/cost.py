@@ -39,3 +39,8 @@ def depthwise_cost(kernel: int, grid: Grid, width: int, bias: bool = True) -> Co
     tokens = grid[0] * grid[1]
     taps = kernel * kernel * width
     return Cost(taps + bias * width, tokens * taps, tokens * width)
+
+
+def conv_cost(kernel: int, inputs: int, outputs: int, grid: Grid, bias: bool = True) -> Cost:
+    """A full kernel x kernel convolution; `grid` is the map that comes out."""
+    return linear_cost(kernel * kernel * inputs, outputs, grid[0] * grid[1], bias)

@@ -5,74 +5,23 @@ Shapes: B batch, H W map, N = H * W tokens, C channels.
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
-from mlpspace.architecture import Architecture, ClassTokenHead, NoTokenMixer, Stage
-from mlpspace.nets.channel_mixers import CHANNEL_MIXERS
+from mlpspace.architecture import Architecture
+from mlpspace.nets.blocks import BLOCKS
+from mlpspace.nets.channel_mixers import GateLinear
 from mlpspace.nets.cost import Cost, Grid
-from mlpspace.nets.layers import HEADS, NORMS, ClassToken, ClassTokenClassifier, MeanClassifier, PatchMerging
+from mlpspace.nets.heads import ENTRIES, HEADS, Classifier
+from mlpspace.nets.mergings import MERGINGS
+from mlpspace.nets.norms import LayerNorm
+from mlpspace.nets.resnet import GroupedLinear
 from mlpspace.nets.stems import STEMS
-from mlpspace.nets.token_mixers import TOKEN_MIXERS, TokenLinear
-
-
-class Residual(nn.Module):
-    """Half a block: x + scale * mixer(norm(x)), `scale` (LayerScale, arXiv:2103.17239) per channel or not at all.
-
-    Shape:
-        x: (B, H, W, C). Returns the same shape.
-    """
-
-    def __init__(self, norm: nn.Module, mixer: nn.Module, width: int, layer_scale: float | None) -> None:
-        super().__init__()
-        self.norm = norm
-        self.mixer = mixer
-        self.scale = None if layer_scale is None else nn.Parameter(torch.full((width,), layer_scale))
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = self.mixer(self.norm(x))
-        return x + y if self.scale is None else torch.addcmul(x, self.scale, y)
-
-
-class Block(nn.Module):
-    """A token half, which may be missing, and a channel half.
-
-    Shape:
-        x: (B, H, W, C). Returns the same shape.
-    """
-
-    def __init__(self, stage: Stage, grid: Grid) -> None:
-        super().__init__()
-        width, norm = stage.width, NORMS[stage.norm]
-        self.token: nn.Module = nn.Identity()
-        if not isinstance(stage.token_mixer, NoTokenMixer):
-            mixer = TOKEN_MIXERS[type(stage.token_mixer)](stage.token_mixer, grid, width)
-            before = nn.Identity() if _brings_norm(stage) else norm(width)
-            self.token = Residual(before, mixer, width, stage.layer_scale)
-        mixer = CHANNEL_MIXERS[type(stage.channel_mixer)](stage.channel_mixer, width)
-        self.channel: nn.Module = Residual(norm(width), mixer, width, stage.layer_scale)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.channel(self.token(x))
-
-    @staticmethod
-    def cost(stage: Stage, grid: Grid) -> Cost:
-        width = stage.width
-        norm = NORMS[stage.norm].cost(width)
-        scale = Cost() if stage.layer_scale is None else Cost(params=width)
-        cost = norm + CHANNEL_MIXERS[type(stage.channel_mixer)].cost(stage.channel_mixer, grid, width) + scale
-        if not isinstance(stage.token_mixer, NoTokenMixer):
-            cost += TOKEN_MIXERS[type(stage.token_mixer)].cost(stage.token_mixer, grid, width) + scale
-            cost += Cost() if _brings_norm(stage) else norm
-        return cost
-
-
-def _brings_norm(stage: Stage) -> bool:
-    return getattr(stage.token_mixer, "own_norm", False)
+from mlpspace.nets.token_mixers.dense import TokenLinear
+from mlpspace.nets.token_mixers.repmlp import ShareSetConv, ShareSetLinear
 
 
 class Network(nn.Module):
-    """Stem, blocks with patch merging between the stages, head.
+    """Stem, blocks with merging between the stages, head.
 
     Shape:
         image: (B, 3, R, R). Returns logits (B, classes).
@@ -101,20 +50,23 @@ def build(architecture: Architecture, resolution: int, classes: int) -> Network:
         >>> build(mixer, resolution=32, classes=10)(torch.zeros(1, 3, 32, 32)).shape
         torch.Size([1, 10])
     """
-    sides = architecture.grid(resolution)
-    stages = architecture.stages
+    stages, grids = architecture.stages, _grids(architecture, resolution)
     stem: nn.Module = STEMS[type(architecture.stem)](architecture.stem, stages[0].width)
-    grids = [(side, side) for side in sides]
-    if isinstance(architecture.head, ClassTokenHead):  # which has one stage
-        stem = nn.Sequential(stem, ClassToken(grids[0], stages[0].width))
-        grids = [_with_class_token(grids[0])]
+    entry = ENTRIES.get(type(architecture.head))
+    if entry is not None:
+        stem = nn.Sequential(stem, entry(_stem_grid(architecture, resolution), stages[0].width))
     blocks: list[nn.Module] = []
     for index, (stage, grid) in enumerate(zip(stages, grids, strict=True)):
-        if index:
-            blocks.append(PatchMerging(architecture.merging, stages[index - 1].width, stage.width))
-        blocks += [Block(stage, grid) for _ in range(stage.depth)]
-    head = HEADS[type(architecture.head)](architecture.head, stages[-1].width, classes)
-    return Network(stem, blocks, head).apply(_initialise)
+        if index and stage.merge:
+            merging = MERGINGS[type(architecture.merging)]
+            blocks.append(merging(architecture.merging, stages[index - 1].width, stage.width))
+        blocks += [BLOCKS[type(stage.block)](stage, grid) for _ in range(stage.depth)]
+    head = HEADS[type(architecture.head)](architecture.head, grids[-1], stages[-1].width, classes)
+    network = Network(stem, blocks, head).apply(_initialise)
+    for module in network.modules():
+        if isinstance(module, LayerNorm):
+            module.eps = architecture.norm_eps
+    return network
 
 
 def cost(architecture: Architecture, resolution: int, classes: int) -> Cost:
@@ -123,22 +75,31 @@ def cost(architecture: Architecture, resolution: int, classes: int) -> Cost:
     Raises:
         ArchitectureError: it cannot be built at that resolution; the text says why.
     """
-    sides = architecture.grid(resolution)
-    stages = architecture.stages
-    total = STEMS[type(architecture.stem)].cost(architecture.stem, resolution, stages[0].width)
-    grids = [(side, side) for side in sides]
-    if isinstance(architecture.head, ClassTokenHead):
-        total += ClassToken.cost(grids[0], stages[0].width)
-        grids = [_with_class_token(grids[0])]
+    stages, grids = architecture.stages, _grids(architecture, resolution)
+    total: Cost = STEMS[type(architecture.stem)].cost(architecture.stem, resolution, stages[0].width)
+    entry = ENTRIES.get(type(architecture.head))
+    if entry is not None:
+        total += entry.cost(_stem_grid(architecture, resolution), stages[0].width)
     for index, (stage, grid) in enumerate(zip(stages, grids, strict=True)):
-        if index:
-            total += PatchMerging.cost(architecture.merging, stages[index - 1].width, grid, stage.width)
-        total += Block.cost(stage, grid) * stage.depth
-    return total + HEADS[type(architecture.head)].cost(architecture.head, stages[-1].width, classes)
+        if index and stage.merge:
+            merging = MERGINGS[type(architecture.merging)]
+            total += merging.cost(architecture.merging, stages[index - 1].width, grid, stage.width)
+        total += BLOCKS[type(stage.block)].cost(stage, grid) * stage.depth
+    head: Cost = HEADS[type(architecture.head)].cost(architecture.head, grids[-1], stages[-1].width, classes)
+    return total + head
 
 
-def _with_class_token(grid: Grid) -> Grid:
-    return 1, grid[0] * grid[1] + 1
+def _stem_grid(architecture: Architecture, resolution: int) -> Grid:
+    side = architecture.grid(resolution)[0]
+    return side, side
+
+
+def _grids(architecture: Architecture, resolution: int) -> list[Grid]:
+    """The map of each stage; a class token joins the tokens of all, in one row."""
+    sides = architecture.grid(resolution)
+    if type(architecture.head) in ENTRIES:
+        return [(1, side * side + 1) for side in sides]
+    return [(side, side) for side in sides]
 
 
 def _initialise(module: nn.Module) -> None:
@@ -147,10 +108,15 @@ def _initialise(module: nn.Module) -> None:
     ResMLP, sMLPNet and EAMLP take a deviation of 0.02 everywhere, which suits widths of many hundreds and long
     training; narrow networks that train for a few epochs get further from here.
     """
-    if isinstance(module, nn.Linear | nn.Conv2d | TokenLinear):
-        deviation = module.weight[0].numel() ** -0.5
+    if isinstance(module, GateLinear):
+        nn.init.normal_(module.weight, std=1e-6)
+        nn.init.ones_(module.bias)
+    elif isinstance(module, nn.Linear | nn.Conv2d | TokenLinear | ShareSetLinear | ShareSetConv | GroupedLinear):
+        inputs = module.weight.shape[2] if isinstance(module, ShareSetLinear | GroupedLinear) else None
+        deviation = (inputs or module.weight[0].numel()) ** -0.5
         nn.init.trunc_normal_(module.weight, std=deviation, a=-2 * deviation, b=2 * deviation)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
-    elif isinstance(module, MeanClassifier | ClassTokenClassifier):  # comes after its linear map
+        bias = getattr(module, "bias", None)
+        if bias is not None:
+            nn.init.zeros_(bias)
+    elif isinstance(module, Classifier):  # comes after its linear map
         nn.init.trunc_normal_(module.linear.weight, std=0.02)

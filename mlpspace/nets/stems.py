@@ -11,10 +11,20 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mlpspace.architecture import Patches, TokensToToken
-from mlpspace.nets.cost import Cost, linear_cost
-from mlpspace.nets.layers import LayerNorm
-from mlpspace.nets.token_mixers import double_normalised
+from mlpspace.architecture import (
+    BatchNormPatches,
+    ConvPatches,
+    NormedPatches,
+    OverlappingPatches,
+    Patches,
+    ResNetStem,
+    TokensToToken,
+)
+from mlpspace.nets.cost import Cost, conv_cost, linear_cost
+from mlpspace.nets.folding import scale_outputs
+from mlpspace.nets.norms import Affine, BatchNorm, LayerNorm
+from mlpspace.nets.resnet import ConvNorm, ProjectingBottleneck
+from mlpspace.nets.token_mixers.external_attention import double_normalised
 
 
 class PatchStem(nn.Module):
@@ -40,6 +50,126 @@ class PatchStem(nn.Module):
     @staticmethod
     def cost(stem: Patches, resolution: int, width: int) -> Cost:
         return linear_cost(3 * stem.patch**2, width, (resolution // stem.patch) ** 2, stem.bias)
+
+
+class NormedPatchStem(PatchStem):
+    """Patches, each projected, then LayerNorm.
+
+    Shape:
+        image: (B, 3, R, R). Returns (B, R / p, R / p, C).
+    """
+
+    def __init__(self, stem: NormedPatches, width: int) -> None:
+        super().__init__(Patches(patch=stem.patch), width)
+        self.norm = LayerNorm(width)
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.norm(super().forward(image))
+
+    @staticmethod
+    def cost(stem: NormedPatches, resolution: int, width: int) -> Cost:  # type: ignore[override]
+        return PatchStem.cost(Patches(patch=stem.patch), resolution, width) + LayerNorm.cost(width)
+
+
+class BatchNormPatchStem(PatchStem):
+    """Patches, each projected without bias, then BatchNorm and ReLU.
+
+    Shape:
+        image: (B, 3, R, R). Returns (B, R / p, R / p, C).
+    """
+
+    def __init__(self, stem: BatchNormPatches, width: int) -> None:
+        super().__init__(Patches(patch=stem.patch, bias=False), width)
+        self.norm: nn.Module = BatchNorm(width)
+
+    def forward(self, image: Tensor) -> Tensor:
+        return F.relu(self.norm(super().forward(image)))
+
+    @staticmethod
+    def cost(stem: BatchNormPatches, resolution: int, width: int) -> Cost:  # type: ignore[override]
+        return PatchStem.cost(Patches(patch=stem.patch, bias=False), resolution, width) + BatchNorm.cost(width)
+
+    def folded(self) -> BatchNormPatchStem:
+        """The norm goes into the linear map."""
+        if isinstance(self.norm, Affine):
+            scale_outputs(self.project, self.norm.alpha, self.norm.beta)
+            self.norm = nn.Identity()
+        return self
+
+
+class OverlappingPatchStem(nn.Module):
+    """A convolution of stride p with a kernel of 2p - 1, so that each token sees half of its neighbours' patches.
+
+    Shape:
+        image: (B, 3, R, R). Returns (B, R / p, R / p, C).
+    """
+
+    def __init__(self, stem: OverlappingPatches, width: int) -> None:
+        super().__init__()
+        p = stem.patch
+        self.conv = nn.Conv2d(3, width, 2 * p - 1, stride=p, padding=p // 2)
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.conv(image).permute(0, 2, 3, 1)
+
+    @staticmethod
+    def cost(stem: OverlappingPatches, resolution: int, width: int) -> Cost:
+        side = resolution // stem.patch
+        return conv_cost(2 * stem.patch - 1, 3, width, (side, side))
+
+
+class ConvPatchStem(nn.Module):
+    """Three convolutions with BatchNorm and ReLU, the first of stride 2, then patches of p / 2, then LayerNorm.
+
+    Shape:
+        image: (B, 3, R, R). Returns (B, R / p, R / p, C).
+    """
+
+    def __init__(self, stem: ConvPatches, width: int) -> None:
+        super().__init__()
+        hidden, rest = stem.hidden, stem.patch // 2
+        self.convs = nn.ModuleList(
+            [ConvNorm(3, hidden, 7, stride=2), ConvNorm(hidden, hidden, 3), ConvNorm(hidden, hidden, 3)]
+        )
+        self.project = nn.Conv2d(hidden, width, rest, stride=rest)
+        self.norm = LayerNorm(width)
+
+    def forward(self, image: Tensor) -> Tensor:
+        x = image.permute(0, 2, 3, 1)
+        for conv in self.convs:
+            x = F.relu(conv(x))
+        return self.norm(self.project(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1))
+
+    @staticmethod
+    def cost(stem: ConvPatches, resolution: int, width: int) -> Cost:
+        half, side = resolution // 2, resolution // stem.patch
+        cost = ConvNorm.cost(3, stem.hidden, 7, (half, half))
+        cost += ConvNorm.cost(stem.hidden, stem.hidden, 3, (half, half)) * 2
+        return cost + conv_cost(stem.patch // 2, stem.hidden, width, (side, side)) + LayerNorm.cost(width)
+
+
+class ResNetStemBlock(nn.Module):
+    """7 x 7 convolution of stride 2 with BatchNorm and ReLU, 3 x 3 maximum of stride 2, a projecting bottleneck.
+
+    Shape:
+        image: (B, 3, R, R). Returns (B, R / 4, R / 4, C).
+    """
+
+    def __init__(self, stem: ResNetStem, width: int) -> None:
+        super().__init__()
+        self.conv = ConvNorm(3, stem.hidden, 7, stride=2)
+        self.block = ProjectingBottleneck(stem.hidden, width, stride=1)
+
+    def forward(self, image: Tensor) -> Tensor:
+        x = F.relu(self.conv(image.permute(0, 2, 3, 1)))
+        x = F.max_pool2d(x.permute(0, 3, 1, 2), 3, stride=2, padding=1)
+        return self.block(x.permute(0, 2, 3, 1))
+
+    @staticmethod
+    def cost(stem: ResNetStem, resolution: int, width: int) -> Cost:
+        half, quarter = resolution // 2, resolution // 4
+        conv = ConvNorm.cost(3, stem.hidden, 7, (half, half))
+        return conv + ProjectingBottleneck.cost(stem.hidden, width, (quarter, quarter), stride=1)
 
 
 class TokensToTokenStem(nn.Module):
@@ -106,4 +236,12 @@ class _TokenBlock(nn.Module):
         return cost + LayerNorm.cost(width) + linear_cost(width, width, tokens) * 3
 
 
-STEMS: dict[type[Any], Any] = {Patches: PatchStem, TokensToToken: TokensToTokenStem}
+STEMS: dict[type[Any], Any] = {
+    Patches: PatchStem,
+    NormedPatches: NormedPatchStem,
+    BatchNormPatches: BatchNormPatchStem,
+    OverlappingPatches: OverlappingPatchStem,
+    ConvPatches: ConvPatchStem,
+    TokensToToken: TokensToTokenStem,
+    ResNetStem: ResNetStemBlock,
+}
