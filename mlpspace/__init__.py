@@ -7,6 +7,7 @@ and reading a study needs neither torch nor ray.
     architecture = space.sample(numpy.random.default_rng(0))
     mlpspace.profile(architecture, resolution=32, classes=10).macs
     network = mlpspace.build(architecture, resolution=32, classes=10)
+    mlpspace.build(mlpspace.papers.get("smlpnet_tiny"), resolution=224, classes=1000)
     mlpspace.Study("studies/run1").frame()
 """
 
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mlpspace import papers as papers
+    from mlpspace import weights as weights
     from mlpspace.architecture import Architecture as Architecture
     from mlpspace.counts import Profile as Profile
     from mlpspace.counts import profile as profile
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from mlpspace.nets import deploy as deploy
     from mlpspace.pareto import hypervolume as hypervolume
     from mlpspace.pareto import pareto_front as pareto_front
+    from mlpspace.scaling import scaled as scaled
     from mlpspace.space import Space as Space
     from mlpspace.space import load_space as load_space
     from mlpspace.study import Study as Study
@@ -41,14 +44,16 @@ _HOMES = {
     "load_space": "mlpspace.space",
     "pareto_front": "mlpspace.pareto",
     "profile": "mlpspace.counts",
+    "scaled": "mlpspace.scaling",
 }
+_MODULES = ("papers", "weights")
 
-__all__ = [*sorted(_HOMES), "papers"]
+__all__ = [*sorted(_HOMES), *_MODULES]
 
 
 def __getattr__(name: str) -> Any:
-    if name == "papers":
-        return import_module("mlpspace.papers")
+    if name in _MODULES:
+        return import_module(f"mlpspace.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)

@@ -65,7 +65,7 @@ def counted(network: nn.Module, resolution: int) -> tuple[int, int]:
             as_strings=False,
             print_per_layer_stat=False,
             ost=sys.stderr,
-            input_constructor=lambda _: {"image": image},
+            input_constructor=lambda _: image,
             custom_modules_hooks=_PRODUCTS,
             backend="aten",
         )

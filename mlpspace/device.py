@@ -11,6 +11,7 @@ import torch
 from mlpspace.errors import UserError
 
 CPUINFO = Path("/proc/cpuinfo")
+MEMINFO = Path("/proc/meminfo")
 CGROUP_CPU_MAX = Path("/sys/fs/cgroup/cpu.max")
 
 
@@ -43,7 +44,7 @@ def describe(device: torch.device) -> str:
     """The device's name as its maker gives it, a CPU with its cores: what a measurement is labelled with."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    model = _cpuinfo("model name") or platform.processor() or platform.machine()
+    model = _field(CPUINFO, "model name") or platform.processor() or platform.machine()
     return f"{model}, {cores()} {'core' if cores() == 1 else 'cores'}"
 
 
@@ -67,6 +68,15 @@ def cores() -> int:
     return allowed if quota == "max" else max(1, min(allowed, int(quota) // int(period)))
 
 
+def free_memory_bytes() -> int | None:
+    """Main memory that can still be had, without swap; None where the system does not tell.
+
+    It has to be asked before: Linux promises more than there is, and ends the process that comes to collect it.
+    """
+    told = _field(MEMINFO, "MemAvailable")
+    return None if told is None else int(told.split()[0]) * 1024  # in kB
+
+
 def training_precision(device: torch.device) -> str:
     """What a device trains in: "bf16" where it computes faster in it, else "fp32".
 
@@ -77,7 +87,7 @@ def training_precision(device: torch.device) -> str:
     """
     if device.type == "cuda":
         return "bf16" if torch.cuda.get_device_capability(device) >= (8, 0) else "fp32"
-    return "bf16" if "amx_bf16" in (_cpuinfo("flags") or "").split() else "fp32"
+    return "bf16" if "amx_bf16" in (_field(CPUINFO, "flags") or "").split() else "fp32"
 
 
 def dtype_of(precision: str) -> torch.dtype:
@@ -91,10 +101,10 @@ def synchronize(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def _cpuinfo(field: str) -> str | None:
-    """The first value of a field of /proc/cpuinfo; None where there is none (another system, another processor)."""
+def _field(file: Path, field: str) -> str | None:
+    """The first value of a field of such a file; None where there is none (another system, another processor)."""
     try:
-        lines = CPUINFO.read_text().splitlines()
+        lines = file.read_text().splitlines()
     except OSError:
         return None
     return next((line.partition(":")[2].strip() for line in lines if line.partition(":")[0].strip() == field), None)

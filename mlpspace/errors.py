@@ -30,13 +30,20 @@ class DeviceLost(UserError):
     """The device answers nothing more in this process; another process may still use it."""
 
 
+class WeightsError(UserError):
+    """Weights that cannot be read, or that are not those of the network they are asked for."""
+
+
 class StudyError(UserError):
     """A study folder that is missing, busy, or holds another space."""
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """` Did you mean "x"? Known: a, b, x.` for a word that is not among `known`; the question only if one is near."""
+def did_you_mean(word: str, known: Iterable[str], listing: str = "") -> str:
+    """` Did you mean "x"? Known: a, b, x.` for a word that is not among `known`; the question only if one is near.
+
+    Where they are too many to be told, `listing` is the command that lists them.
+    """
     names = sorted(known)
     near = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
     question = f' Did you mean "{near[0]}"?' if near else ""
-    return f"{question} Known: {', '.join(names)}."
+    return f"{question}\n  To see all: {listing}" if listing else f"{question} Known: {', '.join(names)}."

@@ -9,11 +9,13 @@ from collections.abc import Generator, Mapping
 
 import torch
 
+from mlpspace.architecture import Architecture
 from mlpspace.counts import counted, profile
 from mlpspace.data import Dataset
 from mlpspace.errors import DeviceLost
 from mlpspace.measurement import Assignment, Event, Failure, Measurement, Progress
 from mlpspace.nets import build, deploy
+from mlpspace.nets.network import Network
 from mlpspace.objectives import METRICS
 from mlpspace.proxy import train
 from mlpspace.quiet import QuietDevice
@@ -50,18 +52,25 @@ def evaluate(
         )
         return
     except Exception as error:
-        failure = _failure(error)
+        failure = failure_of(error)
         if failure.reason == "error" and isinstance(error, torch.AcceleratorError):  # an illegal access, a lost card
             raise DeviceLost(f"{device} fails: {str(error).splitlines()[0]}") from error
     finally:
-        _free(device)
+        free(device)
     # only here: the error with its frames, and the network in them, is gone by now
     gc.collect()
-    _free(device)
+    free(device)
     yield failure
 
 
-def _free(device: torch.device) -> None:
+def fresh_network(architecture: Architecture, resolution: int, classes: int, *, seed: int) -> Network:
+    """A network as a trial of that seed starts it; torch's global random numbers are left as they were."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        return build(architecture, resolution, classes)
+
+
+def free(device: torch.device) -> None:
     """Gives back what the allocator keeps; others may share the GPU."""
     if device.type == "cuda":
         with contextlib.suppress(torch.AcceleratorError):  # the device is lost, which is told already
@@ -78,9 +87,9 @@ def _evaluate(
     patience_s: float,
 ) -> Generator[Event, None, None]:
     with quiet.busy():  # on a CPU this too is work that would disturb a measurement
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(assignment.seed)
-            network = build(assignment.architecture, assignment.resolution, assignment.classes)
+        network = fresh_network(
+            assignment.architecture, assignment.resolution, assignment.classes, seed=assignment.seed
+        )
         arithmetic = profile(assignment.architecture, assignment.resolution, assignment.classes)
         params, macs = counted(network, assignment.resolution)
     for what, told, found in (("params", arithmetic.params, params), ("MACs", arithmetic.macs, macs)):
@@ -131,7 +140,8 @@ def _broken(measurement: Measurement, low: float, high: float) -> str | None:
     return f"{measurement.metric} {measurement.value:.4g} {unit}, {bound} required"
 
 
-def _failure(error: Exception) -> Failure:
+def failure_of(error: Exception) -> Failure:
+    """What went wrong with a network, as its trial tells it: "out of memory", or "error" and where."""
     reason = "out of memory" if _out_of_memory(error) else "error"
     where = traceback.extract_tb(error.__traceback__)[-1]
     return Failure(reason, f"{type(error).__name__}: {error} ({where.filename}:{where.lineno}, in {where.name})")

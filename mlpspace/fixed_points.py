@@ -13,9 +13,22 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from mlpspace import papers
-from mlpspace.architecture import Architecture, ClassTokenHead, MeanHead, Patches, Stage
+from mlpspace.architecture import (
+    STEMS,
+    Architecture,
+    ClassTokenHead,
+    LearnedClassTokenHead,
+    MeanHead,
+    Patches,
+    ResNetStem,
+    Stage,
+    Stem,
+    TokensToToken,
+    kind_of,
+)
 from mlpspace.errors import ArchitectureError
-from mlpspace.space.dims import nearest, values
+from mlpspace.scaling import with_fitting_windows
+from mlpspace.space.dims import contains, nearest, values
 from mlpspace.space.layout import LayoutPlaces
 from mlpspace.space.space import Space
 
@@ -53,7 +66,7 @@ def fixed_points(space: Space, broken: Broken) -> list[FixedPoint]:
 def _fixed_point(name: str, space: Space, broken: Broken) -> FixedPoint:
     fit = space.fixed_points.fit
     if fit == "exact":
-        architecture = papers.get(name)
+        architecture = papers.architecture(name)
         reason = architecture.unfit(space.resolution)
         if reason:
             raise ArchitectureError(f"fixed point {name}: {reason}")
@@ -62,7 +75,7 @@ def _fixed_point(name: str, space: Space, broken: Broken) -> FixedPoint:
         architecture, changes = papers.at_resolution(name, space.resolution)
     else:
         architecture = _in_space(name, space, broken)
-        changes = "; ".join(_changes(papers.get(name), architecture))
+        changes = "; ".join(_changes(papers.architecture(name), architecture))
     return FixedPoint(name, f"{name} ({changes})" if changes else name, architecture)
 
 
@@ -72,25 +85,30 @@ def _in_space(name: str, space: Space, broken: Broken) -> Architecture:
     Widths and depths shrink together: the paper's proportions between stages say more about a network than the size of
     any one of them. Distance is the sum of the changes' logarithms: tokens, mean depth and mean width.
     """
-    published = papers.get(name)
+    published, designed_for = papers.architecture(name), papers.paper(name).resolution
     apart = [abs(len(layout.stages) - len(published.stages)) for layout in space.layouts]
     layouts = [layout for layout, distance in zip(space.layouts, apart, strict=True) if distance == min(apart)]
     try:
-        target = papers.at_resolution(name, space.resolution)[0].stem
+        target: float = papers.at_resolution(name, space.resolution).architecture.stem.stride
     except ArchitectureError:  # the published stem has no form here: its grid is what there is to be near to
-        target = Patches(patch=max(1, round(published.stem.stride * space.resolution / papers.paper(name).resolution)))
-    target_patch = target.patch if isinstance(target, Patches) else target.stride
+        target = published.stem.stride * space.resolution / designed_for
     best: tuple[float, Architecture] | None = None
     fallback: tuple[float, Architecture] | None = None
+    reason = "no patch of theirs divides the image"
     for layout, patch in ((each, patch) for each in layouts for patch in _patches(each, space.resolution)):
         seen = set()
         for depth_factor in _FACTORS:
             for width_factor in _FACTORS:
-                architecture = _resized(published, layout, patch, depth_factor, width_factor)
-                if architecture in seen or architecture.unfit(space.resolution):
+                resized = _resized(published, layout, patch, depth_factor, width_factor)
+                architecture = with_fitting_windows(resized, space.resolution, designed_for).architecture
+                if architecture in seen:
                     continue
                 seen.add(architecture)
-                distance = 2 * abs(math.log(patch / target_patch)) + _distance(published, architecture)
+                unfit = architecture.unfit(space.resolution)
+                if unfit:
+                    reason = unfit
+                    continue
+                distance = 2 * abs(math.log(patch / target)) + _distance(published, architecture)
                 if fallback is None or distance < fallback[0]:
                     fallback = (distance, architecture)
                 if (best is None or distance < best[0]) and broken(architecture) is None:
@@ -98,7 +116,7 @@ def _in_space(name: str, space: Space, broken: Broken) -> Architecture:
     chosen = best or fallback
     if chosen is None:
         told = " or ".join(each.name for each in layouts)
-        raise ArchitectureError(f"fixed point {name}: no size of layout {told} can hold its block")
+        raise ArchitectureError(f"fixed point {name}: no size of layout {told} can hold its block: {reason}")
     return chosen[1]
 
 
@@ -126,12 +144,22 @@ def _resized(
         )
         assert isinstance(depth, int)
         assert isinstance(width, int)
-        stages.append(dataclasses.replace(source, depth=depth, width=width))
-    stem = published.stem if isinstance(published.stem, Patches) else Patches(patch=patch)
+        stages.append(dataclasses.replace(source, depth=depth, width=width, merge=contains(places.merge, True)))
     head = published.head
-    if isinstance(head, ClassTokenHead) and len(stages) > 1:
+    if isinstance(head, ClassTokenHead | LearnedClassTokenHead) and len(stages) > 1:
         head = MeanHead(norm=head.norm)
-    return dataclasses.replace(published, stem=dataclasses.replace(stem, patch=patch), stages=tuple(stages), head=head)
+    stem = _with_patch(published.stem, patch)
+    return dataclasses.replace(published, stem=stem, stages=tuple(stages), head=head)
+
+
+def _with_patch(stem: Stem, patch: int) -> Stem:
+    """The stem with that patch size; plain patches where it cuts none of its own, or none so small."""
+    if isinstance(stem, TokensToToken | ResNetStem):
+        return Patches(patch=patch)
+    try:
+        return dataclasses.replace(stem, patch=patch)
+    except ValueError:
+        return Patches(patch=patch)
 
 
 def _distance(published: Architecture, other: Architecture) -> float:
@@ -145,17 +173,17 @@ def _distance(published: Architecture, other: Architecture) -> float:
 def _changes(published: Architecture, other: Architecture) -> list[str]:
     """What differs, as "patch 16 -> 4": a reader of the front must not take the one for the other."""
     changes = []
-    if isinstance(published.stem, Patches) and isinstance(other.stem, Patches):
-        if published.stem.patch != other.stem.patch:
-            changes.append(f"patch {published.stem.patch} -> {other.stem.patch}")
-    elif isinstance(other.stem, Patches):
-        changes.append(f"T2T stem -> patch {other.stem.patch}")
+    was, now = (getattr(architecture.stem, "patch", None) for architecture in (published, other))
+    if type(published.stem) is not type(other.stem):
+        changes.append(f"{kind_of(STEMS, published.stem).replace('_', ' ')} stem -> patch {now}")
+    elif was != now:
+        changes.append(f"patch {was} -> {now}")
     if type(published.head) is not type(other.head):
         changes.append("class token -> mean")
     for field in ("depth", "width"):
-        was, now = (
+        before, after = (
             "-".join(str(getattr(stage, field)) for stage in architecture.stages) for architecture in (published, other)
         )
-        if was != now:
-            changes.append(f"{field} {was} -> {now}")
+        if before != after:
+            changes.append(f"{field} {before} -> {after}")
     return changes

@@ -45,13 +45,36 @@ def plot_front(front: Front, path: str | Path, *, title: str = "Pareto front") -
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
+    path = check_picture(path)
+    figure = Figure(figsize=_INCHES, dpi=200, layout="constrained")
+    FigureCanvasAgg(figure)
+    _draw(front, figure, title)
+    save(figure, path)
+
+
+def check_picture(path: str | Path) -> Path:
+    """The path of a picture that can be drawn, before anything is.
+
+    Raises:
+        UserError: its ending names no picture, or its folder is not there.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
     path = Path(path)
     known = FigureCanvasAgg.get_supported_filetypes()
     if path.suffix[1:].lower() not in known:
         raise UserError(f'{path}: "{path.suffix}" is no kind of picture. Known: {", ".join(sorted(known))}.')
-    figure = Figure(figsize=_INCHES, dpi=200, layout="constrained")
-    FigureCanvasAgg(figure)
-    _draw(front, figure, title)
+    if not path.parent.is_dir():
+        raise UserError(f"{path} cannot be written: there is no folder {path.parent}.")
+    return path
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write a figure.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
     try:
         figure.savefig(path)
     except OSError as error:

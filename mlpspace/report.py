@@ -48,7 +48,8 @@ def _networks(number: int) -> str:
     return f"{number} network{'' if number == 1 else 's'}"
 
 
-def _rate(value: float) -> str:
+def rate(value: float) -> str:
+    """Images a second, or MB: 12,345 or 12.3."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.1f}"
 
 
@@ -104,11 +105,11 @@ def _cells(entry: Entry) -> list[str]:
         str(trial.number),
         f"{accuracy.value:.2f}" if accuracy else "-",
         f"{standard_error(accuracy):.2f}" if accuracy else "-",
-        _rate(speed.value) if speed else "-",
-        f"{_rate(speed.low)}..{_rate(speed.high)}" if speed else "-",
+        rate(speed.value) if speed else "-",
+        f"{rate(speed.low)}..{rate(speed.high)}" if speed else "-",
         count(trial.params),
         count(trial.macs),
-        _rate(memory.value) if memory else "-",
+        rate(memory.value) if memory else "-",
         f"{trial.label}: {network}" if trial.label else network,
     ]
 
@@ -251,9 +252,9 @@ def _measured(record: Record) -> tuple[str, str, str, str]:
         circumstances = f"{record.device}, batch {record.batch}, {record.precision}, {duration(record.seconds)}"
     else:
         circumstances = f"rung {record.rung}, {record.epochs} epochs of {record.dataset}, {duration(record.seconds)}"
-    text = f"{record.value:.2f}" if METRICS[record.metric].trained else _rate(record.value)
+    text = f"{record.value:.2f}" if METRICS[record.metric].trained else rate(record.value)
     low, high = (
-        f"{bound:.2f}" if METRICS[record.metric].trained else _rate(bound) for bound in (record.low, record.high)
+        f"{bound:.2f}" if METRICS[record.metric].trained else rate(bound) for bound in (record.low, record.high)
     )
     unit = METRICS[record.metric].unit
     return record.metric, text, f"{unit}  ({low}..{high})", circumstances

@@ -12,7 +12,7 @@ from mlpspace.counts import Profile, profile
 from mlpspace.fixed_points import FixedPoint, fixed_points
 from mlpspace.report import count
 from mlpspace.space import Space
-from mlpspace.space.space import PointCount
+from mlpspace.space.space import NotInSpace, PointCount
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,7 @@ class Survey:
     drawn: list[Profile]
     meeting: list[Profile]
     refused: dict[str, int]  # requirement -> draws that broke it first
-    fixed: list[tuple[FixedPoint, Profile, str | None]]  # with what it breaks
+    fixed: list[tuple[FixedPoint, Profile, str | None, str | None]]  # with what it breaks; why it lies outside
 
     def as_json(self) -> dict[str, Any]:
         """For programs."""
@@ -47,8 +47,9 @@ class Survey:
                     "params": counts.params,
                     "macs": counts.macs,
                     "breaks": broken,
+                    "outside": outside,
                 }
-                for point, counts, broken in self.fixed
+                for point, counts, broken, outside in self.fixed
             ],
         }
 
@@ -72,8 +73,18 @@ def survey(space: Space, *, draws: int, seed: int) -> Survey:
             meeting.append(counts)
         else:
             refused[broken] += 1
-    fixed = [(point, *judge(point.architecture)) for point in fixed_points(space, lambda a: judge(a)[1])]
+    points = fixed_points(space, lambda a: judge(a)[1])
+    fixed = [(point, *judge(point.architecture), _outside(space, point)) for point in points]
     return Survey(space, space.count(), drawn, meeting, dict(refused.most_common()), fixed)
+
+
+def _outside(space: Space, point: FixedPoint) -> str | None:
+    """Why a fixed point is no point of the space; None if it is one."""
+    try:
+        space.encode(point.architecture)
+    except NotInSpace as reason:
+        return str(reason)
+    return None
 
 
 def quartiles(values: list[int]) -> list[float] | None:
@@ -107,10 +118,11 @@ def text(told: Survey) -> str:
                 lines.append(f"{'MACs' if field == 'macs' else field:<9}{name:<13}{shown}")
     if told.fixed:
         lines += ["", f"fixed points (fit: {space.fixed_points.fit})"]
-        for point, counts, broken in told.fixed:
+        for point, counts, broken, outside in told.fixed:
             note = f"  breaks {broken}, measured all the same" if broken else ""
             lines.append(f"  {point.label}: {count(counts.params)} params, {count(counts.macs)} MACs{note}")
             lines.append(f"    {point.architecture.describe()}")
+            lines.append(f"    outside: {outside}" if outside else "    a point of the space")
     if len(space.fidelity.epochs) > 1:
         lines += ["", rungs_note(space)]
     return "\n".join(lines)

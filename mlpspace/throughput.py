@@ -31,6 +31,7 @@ WARM = 0.03  # two successive windows that differ by less are warm
 BLOCK_S = 0.2  # the kernel counts the CPU time of others in steps of 10 ms
 DISTURBED = 0.25  # cores that others used
 OTHERS_PATIENCE_S = 20.0  # after which disturbed repeats count too
+LESS_PATIENCE_S = 3.0  # where others did not leave the CPU alone before: waiting as long again would be in vain
 FEWER_REPEATS = 5  # are enough of a very slow network, for which
 PATIENCE = 10  # budgets are spent already
 
@@ -42,6 +43,7 @@ def measure_throughput(
     batch: int,
     device: torch.device,
     quiet: QuietDevice,
+    precision: str | None = None,
     budget_s: float = 0.8,
     patience_s: float = OTHERS_PATIENCE_S,
 ) -> tuple[Measurement, Measurement]:
@@ -61,11 +63,12 @@ def measure_throughput(
     Args:
         network: takes (batch, 3, resolution, resolution). It is moved and cast in place: hand over a copy, such as
             `nets.deploy` makes.
+        precision: "fp32" or "bf16"; None: the one that pays on the device.
         budget_s: seconds to spend. A slow network takes longer, as it is still passed 7 times (a very slow one 5), and
             so does a CPU that other programs use.
         patience_s: seconds to wait for those other programs to leave the CPU alone.
     """
-    precision = training_precision(device)
+    precision = precision or training_precision(device)
     dtype = dtype_of(precision)
     with quiet.busy():
         network = network.to(device=device, dtype=dtype).eval()
@@ -77,7 +80,7 @@ def measure_throughput(
 
     with quiet.alone(), _all_cores(device) as threads:
         started = time.perf_counter()
-        peak_mb = _peak_bytes(network, images, device) / 1e6  # first, as it is a cold pass that the clock must not see
+        peak_mb = peak_bytes(network, images) / 1e6  # first, as it is a cold pass that the clock must not see
         memory_seconds = time.perf_counter() - started
         with torch.inference_mode():
             seconds_each, undisturbed = _repeats(forward, device, budget_s, patience_s)
@@ -183,8 +186,12 @@ def _all_cores(device: torch.device) -> Iterator[int]:
         torch.set_num_threads(before)
 
 
-def _peak_bytes(network: nn.Module, images: torch.Tensor, device: torch.device) -> int:
-    """Weights, images, and the most that one forward pass holds beside them."""
+def peak_bytes(network: nn.Module, images: torch.Tensor) -> int:
+    """Weights, images, and the most that one forward pass holds beside them.
+
+    On the meta device it is told without any of that memory, for a CPU.
+    """
+    device = images.device
     held = {s._cdata: s.nbytes() for s in _storages([*network.parameters(), *network.buffers(), images])}
     # not inference_mode: there composite operations run whole, and what they allocate within could not be seen
     with torch.no_grad():

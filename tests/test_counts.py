@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from mlpspace import papers
-from mlpspace.architecture import Architecture, Axial, Dense, DepthwiseConv, Mlp
+from mlpspace.architecture import TABLES, Architecture, Axial, Dense, DepthwiseConv, Mlp
 from mlpspace.counts import counted, profile
 from mlpspace.errors import ArchitectureError
 from mlpspace.nets import build
@@ -99,12 +99,30 @@ class Products(TorchDispatchMode):
         return out
 
 
+def test_the_draws_hold_every_kind_there_is() -> None:
+    drawn = architectures(200)
+    stages = [stage for architecture in drawn for stage in architecture.stages]
+    found = {
+        "stem": {type(architecture.stem) for architecture in drawn},
+        "merging": {type(architecture.merging) for architecture in drawn if architecture.mergings},
+        "head": {type(architecture.head) for architecture in drawn},
+        "block": {type(stage.block) for stage in stages},
+        "token_mixer": {type(stage.token_mixer) for stage in stages},
+        "channel_mixer": {type(stage.channel_mixer) for stage in stages},
+    }
+    assert found == {name: set(table.values()) for name, table in TABLES.items()}
+    assert not all(stage.merge for stage in stages)
+
+
 @pytest.mark.parametrize(("device", "draws"), [("meta", 30), ("cpu", 200)])  # both count alike; on meta it takes longer
+@sdpa_kernel(SDPBackend.MATH)  # attention written out, as fused kernels hide its products on the CPU
 def test_arithmetic_agrees_with_watching_the_network_run(device: str, draws: int) -> None:
     image = torch.empty(1, 3, 32, 32, device=device)
     for architecture in architectures(draws):
         with torch.device("meta"):
-            network = build(architecture, 32, 10).eval()
+            network = (
+                build(architecture, 32, 10).eval().requires_grad_(False)
+            )  # FlopCounterMode trips over views of them
         network.to_empty(device=device)
         found = profile(architecture, 32, classes=10)
         assert found.params == sum(parameter.numel() for parameter in network.parameters()), architecture
@@ -143,6 +161,7 @@ def test_what_cannot_be_built_has_no_profile() -> None:
 
 
 @pytest.mark.slow
+@sdpa_kernel(SDPBackend.MATH)
 @pytest.mark.parametrize("path", sorted(Path(__file__).parents[1].glob("spaces/*.yaml")), ids=lambda path: path.stem)
 def test_200_draws_of_every_shipped_space_count_as_torch_counts_them(path: Path) -> None:
     space = load_space(path)
@@ -151,9 +170,9 @@ def test_200_draws_of_every_shipped_space_count_as_torch_counts_them(path: Path)
         architecture = space.sample(rng)
         told = profile(architecture, space.resolution, space.classes)
         with torch.device("meta"):
-            network = build(architecture, space.resolution, space.classes)
+            network = build(architecture, space.resolution, space.classes).requires_grad_(False)
             image = torch.empty(1, 3, space.resolution, space.resolution)
-        with FlopCounterMode(display=False) as counter, torch.no_grad():
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
             network(image)
         assert told.macs == counter.get_total_flops() / 2, architecture.describe()
         assert told.params == sum(p.numel() for p in network.parameters()), architecture.describe()

@@ -19,13 +19,13 @@ PACKAGE = Path(__file__).parents[1] / "mlpspace"
 ROWS = (
     ("errors", "fields", "objectives"),
     ("architecture", "recipe", "pareto"),
-    ("measurement", "space", "papers", "fixed_points"),
-    ("nets", "counts"),
+    ("measurement", "space", "comparators", "scaling", "papers", "fixed_points"),
+    ("nets", "counts", "proof", "weights"),
     ("data", "device", "proxy", "throughput", "quiet", "evaluate"),
     ("ledger", "optuna_tables", "study", "front", "sampler", "manifest"),
     ("search",),
     ("engines",),
-    ("report", "plot"),
+    ("report", "plot", "papers_table"),
     ("survey", "live"),
     ("driver",),
     ("cli",),
@@ -35,7 +35,10 @@ ROWS = (
 # Who may import the heavy libraries, at the top of the file or inside a function.
 MAY_IMPORT = {
     "ray": ("engines.ray_tune", "engines.ray_worker"),
-    "torch": ("nets", "counts", "data", "device", "proxy", "throughput", "quiet", "evaluate", "engines"),
+    "torch": ("comparators", "nets", "counts", "proof", "weights", "data", "device", "proxy", "throughput", "quiet")
+    + ("evaluate",)
+    + ("engines",),
+    "timm": ("comparators",),
     "click": ("cli",),
     "rich": ("cli", "live"),
 }
@@ -44,8 +47,8 @@ NO_TORCH = ("data.catalog",)  # tells what datasets there are, to a command line
 # `mlpspace pareto` must start in well under a second: these load the slow libraries inside the function that uses them.
 QUICK: tuple[str, ...] = ("errors", "fields", "objectives", "architecture", "recipe", "pareto", "measurement", "space")
 QUICK += ("papers", "ledger", "optuna_tables", "study", "front", "manifest", "report", "live", "cli", "__init__")
-QUICK += ("__main__", "fixed_points", "plot", "survey", "driver", "plot")
-SLOW_LIBRARIES = ("torch", "ray", "optuna", "pandas", "matplotlib")
+QUICK += ("__main__", "fixed_points", "plot", "survey", "driver", "plot", "comparators", "scaling", "papers_table")
+SLOW_LIBRARIES = ("torch", "timm", "ray", "optuna", "pandas", "matplotlib")
 
 
 @dataclass(frozen=True)

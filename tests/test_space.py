@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from mlpspace import papers
-from mlpspace.architecture import Architecture, Patches
+from mlpspace.architecture import Architecture, MeanHead, Patches
 from mlpspace.errors import ArchitectureError
 from mlpspace.space import NotInSpace, Space, load_space, read_space
 from mlpspace.space.dims import Span, values
@@ -71,18 +71,114 @@ def every_point(space: Space) -> list[dict]:
     return found
 
 
-def test_the_count_of_points_equals_brute_force():
-    space = read_space(TINY)
-    decodable = []
+def decodable(space: Space) -> list[tuple[Architecture, dict]]:
+    found = []
     for point in every_point(space):
         try:
-            space.decode(point)
+            found.append((space.decode(point), point))
         except ArchitectureError:
             continue
-        decodable.append(tuple(sorted(point.items(), key=lambda item: item[0])))
-    assert len(decodable) == len(set(decodable))  # no point twice
-    assert space.count().points == len(decodable)
-    assert 1000 < len(decodable) < len(every_point(space))  # some combinations are no points
+    return found
+
+
+REST = TINY[TINY.index("objectives:") :].replace("[adamw, sgd]", "adamw")
+
+# Spaces in which much hangs together: some places shared by stages, some not.
+KNOTTED = {
+    "mixers of several rules, stems and heads": """
+      stem: {patches: {patch: [1, 2]}, conv_patches: {patch: 2..4, hidden: [4, 5]}, tokens_to_token: {}}
+      head: {mean: {norm: [layer, batch]}, plain: {}, class_token: {}}
+      norm: [layer, affine]
+      depth: 1..2
+      width: [8, 12]
+      token_mixer:
+        repmlp: {share_sets: [1, 3], kernel: [0, 1]}
+        attention: {heads: [2, 3]}
+        dense_units: {units: [4, 5]}
+        none: {}
+      channel_mixer: {mlp: {ratio: [1, 2]}, gating: {}, none: {}}
+    """,
+    "blocks with mixers of their own": """
+      patch: [1, 2]
+      depth: 1
+      width: [8, 12, 16]
+      token_mixer: [linear, none]
+      channel_mixer: [mlp, none]
+      block: {residual: {}, bottleneck: {}, repmlp_light: {groups: [1, 2], partition: 1..3}, channel_first: {}}
+    """,
+    "such blocks beside mixers that stages share": """
+      patch: [1, 2]
+      token_mixer: {linear: {}, attention: {heads: [1, 5]}, none: {}}
+      channel_mixer: {mlp: {ratio: [1, 2]}, none: {}}
+      stages:
+        - {depth: 1, width: [4, 5], block: [residual, bottleneck]}
+        - {depth: 1, width: 4, block: {bottleneck: {}, parallel_depthwise: {kernel: [1, 3]}}}
+        - {depth: 1..2, width: [4, 10], channel_mixer: mlp}
+    """,
+    "a shared block": """
+      stem: {normed_patches: {patch: [1, 2]}, resnet: {}}
+      block: {residual: {}, repmlp_bottleneck: {partition: [2, 4], groups: 1, reduction: [1, 2]}}
+      token_mixer: [dense, identity]
+      stages:
+        - {depth: 1, width: [8, 12]}
+        - {depth: 1, width: [8, 16], merge: [true, false], token_mixer: linear}
+    """,
+    "stages that may go on with the map before them": """
+      patch: [4, 8]
+      token_mixer: linear
+      merging: {conv: {bias: [true, false]}, group_norm_conv: {}}
+      head: {mean: {}, class_token: {}, class_mlp: {depth: [1, 2]}}
+      stages:
+        - {depth: 1, width: [4, 6, 8]}
+        - {depth: 1, width: [4, 12, 8], merge: [true, false]}
+        - {depth: 1..2, width: [8, 12], merge: [false, true]}
+    """,
+    "a shared merge and a shared width": """
+      patch: [2, 8]
+      token_mixer: linear
+      width: [4, 8]
+      merge: [true, false]
+      merging: [conv, bottleneck]
+      block: {residual: {}, repmlp_light: {partition: [1, 2], groups: 1}}
+      head: [mean, learned_class_token]
+      stages: [{depth: 1}, {depth: 1, width: [4, 8]}, {depth: 1}]
+    """,
+}
+
+
+def knotted(name: str) -> Space:
+    return read_space(f"task: {{classes: 10, resolution: 16}}\nspace:\n  layout:\n    a:{KNOTTED[name]}\n{REST}", name)
+
+
+@pytest.mark.parametrize("space", [read_space(TINY), *map(knotted, KNOTTED)], ids=["tiny", *KNOTTED])
+def test_the_count_of_points_equals_brute_force(space):
+    found = decodable(space)
+    points = [tuple(sorted(point.items(), key=lambda item: item[0])) for _, point in found]
+    assert len(points) == len(set(points))  # no point twice
+    assert space.count().points == len(points)
+    assert 50 < len(points) < len(every_point(space))  # some combinations are no points
+
+
+@pytest.mark.parametrize("name", KNOTTED)
+def test_each_point_is_another_network_and_encode_finds_it(name):
+    space = knotted(name)
+    found = decodable(space)
+    assert len({architecture for architecture, _ in found}) == len(found)
+    assert all(space.encode(architecture) == point for architecture, point in found[:: 1 + len(found) // 200])
+
+
+@pytest.mark.parametrize("name", KNOTTED)
+def test_a_dimension_exists_where_its_condition_says(name):
+    space = knotted(name)
+    dims = dict((dim.name, condition) for dim, condition in space.dimensions())
+    for _, point in decodable(space):
+        assert point.keys() <= dims.keys()
+        for dim, condition in dims.items():
+            if condition is None:
+                assert dim in point
+            elif " or " not in condition:
+                place, kind = condition.split(" = ")
+                assert (dim in point) == (str(point.get(place)).lower() == kind), (dim, condition)
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
@@ -114,20 +210,37 @@ def test_a_network_pasted_back_into_a_space_file_is_the_same_network(path):
         assert pasted.sample(rng).id == architecture.id
 
 
-def test_what_a_space_file_has_no_words_for_stands_as_a_comment():
-    text = layout_yaml(papers.get("smlpnet_tiny"), "smlpnet")
-    assert "# not said here: Patches(patch=4, bias=False)" in text
-    assert "# not said here: Merging(bias=False)" in text
-    assert "# not said here: MeanHead(norm='batch')" in text
-
-
 def test_encode_says_why_a_network_lies_outside():
     space = read_space(TINY)
-    with pytest.raises(NotInSpace, match=r"flat: depth is 8, here it is 1\.\.3"):
+    with pytest.raises(
+        NotInSpace, match=r"flat: depth is 8, here it is 1\.\.3; three: has 3 stages, not 1; four: has 4"
+    ):
         space.encode(papers.get("mixer_s16"))
     inside = space.sample(np.random.default_rng(0))
-    with pytest.raises(NotInSpace, match="its stem is Patches"):
+    with pytest.raises(NotInSpace, match="its stem bias is false, here it is true"):
         space.encode(dataclasses.replace(inside, stem=Patches(patch=inside.stem.patch, bias=False)))
+
+
+def test_encode_says_of_each_part_why_it_lies_outside():
+    space = read_space(TINY)
+    with pytest.raises(NotInSpace) as caught:
+        space.encode(papers.get("cyclemlp_b1"))
+    (four,) = (part for part in str(caught.value).split("; ") if part.startswith("four: "))
+    assert four.removeprefix("four: ").split(", and ") == [
+        "its stem is overlapping_patches, here it is patches",
+        "stage 1 depth is 2, here it is 1",
+        "stage 2 depth is 2, here it is 1",
+        "stage 3 depth is 4, here it is 1",
+        "stage 4 depth is 2, here it is 1",
+        "its merging is overlapping_conv, here it is conv",
+        "its norm_eps is 1e-05, here it is 1e-06",
+    ]
+    # a head without a norm of its own has that of the last stage
+    flat = next(a for a in (space.sample(np.random.default_rng(seed)) for seed in range(99)) if len(a.stages) == 1)
+    other = {"layer": "affine", "affine": "layer"}[flat.head.norm]
+    told = f"its head norm is {other} and {flat.head.norm} elsewhere, here norm is one for both"
+    with pytest.raises(NotInSpace, match=told):
+        space.encode(dataclasses.replace(flat, head=MeanHead(norm=other)))
 
 
 def test_decode_names_what_is_wrong_with_a_point():

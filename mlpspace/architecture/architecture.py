@@ -124,16 +124,19 @@ class Architecture:
         reason = rule() if rule else None
         if reason:
             return str(reason)
+        joins_tokens = getattr(self.head, "joins_tokens", False)
         for number, (stage, side) in enumerate(zip(self.stages, self._sides(resolution), strict=True), 1):
             reason = stage.unfit()
             partition = getattr(stage.block, "partition", 1)
             if not reason and side % partition:
                 reason = f"windows of {partition} x {partition} do not fill a map of {side} x {side}"
+            if not reason and partition > 1 and joins_tokens:
+                reason = "a class token has no place in its windows"
             if not reason and not stage.merge and stage.width != self.stages[number - 2].width:
                 reason = "it goes on with the map of the stage before, so it has that stage's width"
             if reason:
                 return f"stage {number}: {reason}"
-        if getattr(self.head, "joins_tokens", False) and self.mergings:
+        if joins_tokens and self.mergings:
             return "a class token cannot pass a patch merging"
         return None
 

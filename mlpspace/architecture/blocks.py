@@ -1,7 +1,8 @@
 """Block kinds of the language: how a norm, a token mixer and a channel mixer make a block.
 
 Nearly every network here is `Residual`; the others are what single published networks need. Those with
-`own_mixers` bring both mixers, so their stage says `token_mixer: none` and `channel_mixer: none`.
+`own_mixers` bring both mixers, so their stage says `token_mixer: none` and `channel_mixer: none`. `width_rule`: the
+fields that `unfit_for_width` looks at.
 """
 
 from __future__ import annotations
@@ -64,6 +65,7 @@ class RepMlpLight(Checked):
     kernel: int = takes(Whole(1, 15, odd=True), 5)  # convolutions 1, 3, .. kernel beside it
 
     own_mixers: ClassVar[bool] = True
+    width_rule: ClassVar[tuple[str, ...]] = ("groups",)
 
     def unfit_for_width(self, width: int) -> str | None:
         """Why this block cannot have that width; None if it can."""
@@ -80,6 +82,7 @@ class RepMlpBottleneck(Checked):
     reduction: int = takes(Whole(1, 64), 2)
 
     own_mixers: ClassVar[bool] = True
+    width_rule: ClassVar[tuple[str, ...]] = ("reduction", "groups")
 
     def unfit_for_width(self, width: int) -> str | None:
         """Why this block cannot have that width; None if it can."""

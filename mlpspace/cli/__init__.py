@@ -15,14 +15,15 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from mlpspace import __version__
+from mlpspace.cli.exit_codes import INTERRUPTED, MISTAKE, NOTHING
+from mlpspace.cli.papers import papers_command
+from mlpspace.cli.profile import profile_command
 from mlpspace.errors import UserError
 
 if TYPE_CHECKING:
     from mlpspace.front import Front
     from mlpspace.space import Space
-    from mlpspace.study import Study
-
-NOTHING, MISTAKE, INTERRUPTED = 1, 2, 130
+    from mlpspace.study import Study, Trial
 
 EPILOG = """\b
 A first hour:
@@ -251,17 +252,57 @@ def pareto_command(study: Path, as_json: bool, as_csv: bool, plot: Path | None) 
 @click.argument("study", type=click.Path(path_type=Path))
 @click.argument("trial", type=int)
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
-def show_command(study: Path, trial: int, as_json: bool) -> None:
-    """One TRIAL of the study in folder STUDY: its architecture as YAML for a space file, counts, curve."""
+@click.option(
+    "--mixing",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Draw what its token mixers learned into a .png, .svg or .pdf file.",
+)
+@click.option("--data", multiple=True, type=_Place(), help="For --mixing: where the dataset lives, if it has moved.")
+@click.option("--device", default="auto", show_default=True, help="For --mixing: auto, cpu or cuda.")
+def show_command(
+    study: Path, trial: int, as_json: bool, mixing: Path | None, data: tuple[tuple[str, str], ...], device: str
+) -> None:
+    """One TRIAL of the study in folder STUDY: its architecture as YAML for a space file, counts, curve.
+
+    A study keeps no weights. So --mixing first trains the trial again, as the search did, and then draws rows of its
+    token matrices as little images over the token map, a line of them for each layer.
+
+    \b
+    mlpspace show studies/run1 17
+    mlpspace show studies/run1 17 --mixing mixing.png
+    """
     from mlpspace import report
     from mlpspace.space.writer import layout_yaml
     from mlpspace.study import Study
 
-    found = Study(study).trial(trial)
+    opened = Study(study)
+    found = opened.trial(trial)
+    if mixing is not None:
+        _draw_mixing(opened, found, mixing, dict(data), device)
     if as_json:
         click.echo(json.dumps(report.trial_json(found), indent=2))
         return
     click.echo(report.trial_text(found, yaml=layout_yaml(found.architecture, f"trial{trial}")))
+
+
+def _draw_mixing(study: Study, trial: Trial, path: Path, data: dict[str, str], device: str) -> None:
+    from mlpspace.plot import check_picture
+    from mlpspace.plot_mixing import plot_mixing
+    from mlpspace.retraining import retrained
+    from mlpspace.token_matrices import check_matrices, token_matrices
+
+    space = _space_of(study)
+    check_picture(path)  # before the training, not after it
+    check_matrices(trial.architecture, space.resolution)
+    network = retrained(study, trial, space, data=data, device_name=device, write=_told)
+    matrices = token_matrices(network, trial.architecture, space.resolution)
+    title = f"What trial {trial.number} of {study.folder} learned"
+    plot_mixing(matrices, path, title=title, subtitle=trial.label or trial.architecture.describe())
+    _told(f"wrote {path}")
+
+
+def _told(text: str) -> None:
+    click.echo(text, err=True)
 
 
 @cli.command("status")
@@ -288,6 +329,12 @@ def _front_of(folder: Path) -> tuple[Study, Front]:
 
     study = Study(folder)
     return study, front(study, _space_of(study).objectives)
+
+
+# --- networks as such -----------------------------------------------------------------------------------------------
+
+cli.add_command(papers_command)
+cli.add_command(profile_command)
 
 
 def _title(study: Study) -> str:

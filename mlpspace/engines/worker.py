@@ -13,7 +13,7 @@ from mlpspace.device import key, resolve
 from mlpspace.evaluate import evaluate
 from mlpspace.measurement import Assignment, Event, Measurement, Progress
 from mlpspace.quiet import QuietDevice
-from mlpspace.throughput import DISTURBED_PROTOCOL, OTHERS_PATIENCE_S
+from mlpspace.throughput import LESS_PATIENCE_S, OTHERS_PATIENCE_S
 
 SPLIT_SEED = 0  # of the validation split: one split for all studies of a dataset, whatever their seed
 
@@ -52,8 +52,7 @@ class Worker:
             patience_s=self._patience_s,
         ):
             if isinstance(event, Measurement) and event.metric == "throughput":
-                # where others never leave the CPU alone, waiting the full time for each network would be in vain
-                self._patience_s = 3.0 if event.protocol == DISTURBED_PROTOCOL else OTHERS_PATIENCE_S
+                self._patience_s = LESS_PATIENCE_S if event.disturbed else OTHERS_PATIENCE_S
             yield event
 
     def _dataset(self, assignment: Assignment, device: torch.device, quiet: QuietDevice) -> Dataset:

@@ -28,7 +28,7 @@ from mlpspace.architecture import (
 )
 from mlpspace.nets.channel_mixers import CHANNEL_MIXERS
 from mlpspace.nets.cost import Cost, Grid, depthwise_cost, linear_cost
-from mlpspace.nets.folding import scale_inputs, scale_outputs
+from mlpspace.nets.folding import composed, scale_inputs, scale_outputs
 from mlpspace.nets.norms import NORMS, Affine, BatchNorm
 from mlpspace.nets.resnet import BottleneckBlock, RepMlpBottleneckBlock, RepMlpLightBlock
 from mlpspace.nets.token_mixers import TOKEN_MIXERS
@@ -68,7 +68,24 @@ class Half(nn.Module):
             self.scale = None
         if isinstance(self.mixer, ExternalAttentionMixer):
             self.mixer = self.mixer.merged()
-        return self
+        return self if self.scale is not None else FoldedHalf(self.norm, self.mixer)
+
+
+class FoldedHalf(nn.Module):
+    """x + mixer(norm(x)), the sum in the memory of the mixer's output, which nobody else reads.
+
+    Shape:
+        x: (B, H, W, C). Returns the same shape.
+    """
+
+    def __init__(self, norm: nn.Module, mixer: nn.Module) -> None:
+        super().__init__()
+        self.norm = norm
+        self.mixer = mixer
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.mixer(self.norm(x))
+        return y.add_(x)
 
 
 def token_half(stage: Stage, grid: Grid) -> nn.Module:
@@ -212,9 +229,9 @@ class ExternalAttentionUnitBlock(nn.Module):
         super().__init__()
         assert isinstance(stage.block, ExternalAttentionUnit)
         width, memory = stage.width, stage.block.memory
-        self.query = nn.Linear(width, width)
+        self.query: nn.Module = nn.Linear(width, width)
         self.key = nn.Linear(width, memory, bias=False)
-        self.value = nn.Linear(memory, width, bias=False)
+        self.value: nn.Module = nn.Linear(memory, width, bias=False)
         self.project = nn.Linear(width, width, bias=False)
         self.norm: nn.Module = BatchNorm(width)
 
@@ -232,10 +249,13 @@ class ExternalAttentionUnitBlock(nn.Module):
         return ends + memories + BatchNorm.cost(width)
 
     def folded(self) -> ExternalAttentionUnitBlock:
-        """The norm goes into the linear map before it."""
+        """Each pair of linear maps is one, and the norm goes into the second."""
         if isinstance(self.norm, Affine):
+            assert isinstance(self.query, nn.Linear)
+            assert isinstance(self.value, nn.Linear)
             scale_outputs(self.project, self.norm.alpha, self.norm.beta)
-            self.norm = nn.Identity()
+            self.key, self.project = composed(self.query, self.key), composed(self.value, self.project)
+            self.norm = self.query = self.value = nn.Identity()
         return self
 
 

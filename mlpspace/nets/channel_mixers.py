@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mlpspace.architecture import Gating, Mlp, NormedMlp, hidden_width
+from mlpspace.nets.activations import Gelu
 from mlpspace.nets.cost import Cost, Grid, linear_cost
 from mlpspace.nets.folding import scale_outputs
 from mlpspace.nets.norms import Affine, BatchNorm
@@ -30,10 +31,10 @@ class ChannelMlp(nn.Module):
         hidden = hidden_width(mixer.ratio, width)
         self.expand = nn.Linear(width, hidden)
         self.project = nn.Linear(hidden, width)
-        self.approximate = "tanh" if mixer.activation == "gelu_tanh" else "none"
+        self.activation = Gelu("tanh" if mixer.activation == "gelu_tanh" else "none")
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.project(F.gelu(self.expand(x), approximate=self.approximate))
+        return self.project(self.activation(self.expand(x)))
 
     @staticmethod
     def cost(mixer: Mlp, grid: Grid, width: int) -> Cost:
@@ -53,7 +54,7 @@ class ChannelMlp(nn.Module):
 class GatingMlp(nn.Module):
     """gMLP's channel MLP with its spatial gating unit (arXiv:2105.08050, eqs. 1 to 4).
 
-        u, v = halves of gelu(expand(x)),   out = project(u * (tokens(norm(v))))
+        u, v = halves of gelu(expand(x)),   out = project(u * tokens(norm(v)))
 
     The linear map over the tokens starts at 1 for every token, so that the unit first passes u on.
 
@@ -65,12 +66,16 @@ class GatingMlp(nn.Module):
         super().__init__()
         tokens, gate = grid[0] * grid[1], mixer.gate(width)
         self.expand = nn.Linear(width, 2 * gate)
+        self.activation = Gelu()
         self.norm = nn.LayerNorm(gate)  # its eps is 1e-5 in the code, whatever that of the blocks
         self.tokens = GateLinear(tokens, tokens)
         self.project = nn.Linear(gate, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        u, v = F.gelu(self.expand(x.flatten(1, 2))).chunk(2, dim=-1)  # each (B, N, gate)
+        tokens = x.flatten(1, 2)
+        # each half by a product of its own, as halves of one do not lie together, and norm would copy its half first
+        maps = zip(self.expand.weight.chunk(2), self.expand.bias.chunk(2), strict=True)
+        u, v = (self.activation(F.linear(tokens, weight, bias)) for weight, bias in maps)  # each (B, N, gate)
         return self.project(u * self.tokens(self.norm(v))).view(x.shape)
 
     @staticmethod
@@ -106,9 +111,10 @@ class NormedChannelMlp(nn.Module):
         self.expand_norm: nn.Module = BatchNorm(hidden)
         self.project = nn.Linear(hidden, width, bias=False)
         self.project_norm: nn.Module = BatchNorm(width)
+        self.activation = Gelu()
 
     def forward(self, x: Tensor) -> Tensor:
-        y = F.gelu(self.expand_norm(self.expand(x)))
+        y = self.activation(self.expand_norm(self.expand(x)))
         return self.project_norm(self.project(y))
 
     @staticmethod

@@ -23,8 +23,8 @@ def deploy(network: nn.Module) -> nn.Module:
     Raises:
         ValueError: the network is in training mode, so its BatchNorms have no fixed statistics to fold.
     """
-    if network.training:
+    if any(module.training for module in network.modules()):
         raise ValueError(
             "deploy folds what a network has learned, and this one is in training mode: call network.eval() first"
         )
-    return folded(copy.deepcopy(network).requires_grad_(False)).requires_grad_(False)
+    return folded(copy.deepcopy(network).requires_grad_(False)).requires_grad_(False).eval()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 
@@ -27,11 +28,24 @@ def scale_inputs(linear: nn.Linear, scale: Tensor, shift: Tensor) -> None:
     linear.weight.copy_((linear.weight.double() * scale.double()).to(dtype))
 
 
-def linear_of(weight: Tensor, bias: Tensor) -> nn.Linear:
+def composed(first: nn.Linear, second: nn.Linear) -> nn.Linear:
+    """second(first(x)) as one linear map; without biases where neither has one."""
+    weight = second.weight.double() @ first.weight.double()
+    bias = torch.zeros_like(weight[:, 0])
+    if first.bias is not None:
+        bias = bias + second.weight.double() @ first.bias.double()
+    if second.bias is not None:
+        bias = bias + second.bias.double()
+    has_bias = first.bias is not None or second.bias is not None
+    return linear_of(weight.to(first.weight.dtype), bias.to(first.weight.dtype) if has_bias else None)
+
+
+def linear_of(weight: Tensor, bias: Tensor | None) -> nn.Linear:
     """A linear map of these weights."""
-    linear = nn.Linear(weight.shape[1], weight.shape[0], device="meta")  # the weights it would draw are not wanted
+    linear = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")  # what it would draw is not wanted
     linear.weight = nn.Parameter(weight, requires_grad=False)
-    linear.bias = nn.Parameter(bias, requires_grad=False)
+    if bias is not None:
+        linear.bias = nn.Parameter(bias, requires_grad=False)
     return linear
 
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from mlpspace.architecture import ClassMlpHead, ClassTokenHead, LearnedClassTokenHead, MeanHead, Mlp, PlainHead
+from mlpspace.nets.blocks import Half
 from mlpspace.nets.channel_mixers import ChannelMlp
 from mlpspace.nets.cost import Cost, Grid, linear_cost
 from mlpspace.nets.folding import scale_inputs
@@ -134,14 +135,11 @@ class ClassMlpLayer(nn.Module):
         self.gather_norm = norm(width)
         self.gather = nn.Linear(grid[0] * grid[1] + 1, 1)
         self.gather_scale = nn.Parameter(torch.full((width,), head.layer_scale))
-        self.mlp_norm = norm(width)
-        self.mlp = ChannelMlp(Mlp(ratio=head.ratio), (1, 1), width)
-        self.mlp_scale = nn.Parameter(torch.full((width,), head.layer_scale))
+        self.channel = Half(norm(width), ChannelMlp(Mlp(ratio=head.ratio), (1, 1), width), width, head.layer_scale)
 
     def forward(self, token: Tensor, tokens: Tensor) -> Tensor:
         joined = self.gather_norm(torch.cat([token[:, None], tokens], dim=1))  # (B, N + 1, C)
-        token = token + self.gather_scale * self.gather(joined.transpose(1, 2)).squeeze(-1)
-        return token + self.mlp_scale * self.mlp(self.mlp_norm(token))
+        return self.channel(token + self.gather_scale * self.gather(joined.transpose(1, 2)).squeeze(-1))
 
     @staticmethod
     def cost(head: ClassMlpHead, grid: Grid, width: int) -> Cost:

@@ -5,9 +5,13 @@ Shapes: B batch, H W map, N = H * W tokens, C channels.
 
 from __future__ import annotations
 
+from typing import overload
+
 from torch import Tensor, nn
 
+from mlpspace import comparators
 from mlpspace.architecture import Architecture
+from mlpspace.comparators import Comparator
 from mlpspace.nets.blocks import BLOCKS
 from mlpspace.nets.channel_mixers import GateLinear
 from mlpspace.nets.cost import Cost, Grid
@@ -37,19 +41,29 @@ class Network(nn.Module):
         return self.head(self.blocks(self.stem(image)))
 
 
-def build(architecture: Architecture, resolution: int, classes: int) -> Network:
+@overload
+def build(architecture: Architecture, resolution: int, classes: int) -> Network: ...
+@overload
+def build(architecture: Comparator, resolution: int, classes: int) -> nn.Module: ...
+
+
+def build(architecture: Architecture | Comparator, resolution: int, classes: int) -> nn.Module:
     """The network that `architecture` describes, with fresh weights, for square images of `resolution` pixels.
 
-    The weights follow from torch's global seed. Under `torch.device("meta")` it has shapes only.
+    The weights follow from torch's global seed. Under `torch.device("meta")` it has shapes only. A comparator is built
+    by timm, with the fresh weights that timm gives it.
 
     Raises:
         ArchitectureError: it cannot be built at that resolution; the text says why.
+        TimmMissing: it is a comparator, and timm does not import.
 
     Example:
         >>> mixer = Architecture(stem=Patches(patch=4), stages=(Stage(depth=2, width=64),))
         >>> build(mixer, resolution=32, classes=10)(torch.zeros(1, 3, 32, 32)).shape
         torch.Size([1, 10])
     """
+    if isinstance(architecture, Comparator):
+        return comparators.build(architecture, resolution, classes)
     stages, grids = architecture.stages, _grids(architecture, resolution)
     stem: nn.Module = STEMS[type(architecture.stem)](architecture.stem, stages[0].width)
     entry = ENTRIES.get(type(architecture.head))

@@ -78,7 +78,7 @@ class ProjectingBottleneck(nn.Module):
 
     def __init__(self, before: int, width: int, stride: int) -> None:
         super().__init__()
-        hidden = width // 4
+        hidden = max(1, width // 4)
         self.shortcut = ConvNorm(before, width, 1, stride)
         self.reduce = ConvNorm(before, hidden, 1)
         self.mix = ConvNorm(hidden, hidden, 3, stride)
@@ -90,7 +90,7 @@ class ProjectingBottleneck(nn.Module):
     @staticmethod
     def cost(before: int, width: int, grid: Grid, stride: int) -> Cost:
         """`grid` is the map that comes out."""
-        hidden = width // 4
+        hidden = max(1, width // 4)
         cost = ConvNorm.cost(before, hidden, 1, (grid[0] * stride, grid[1] * stride))
         cost += ConvNorm.cost(hidden, hidden, 3, grid) + ConvNorm.cost(hidden, width, 1, grid)
         return cost + ConvNorm.cost(before, width, 1, grid)
@@ -244,10 +244,12 @@ class GroupedLinear(nn.Module):
         x: (B, inputs). Returns the same shape.
     """
 
+    bias: nn.Parameter | None
+
     def __init__(self, inputs: int, groups: int) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(groups, inputs // groups, inputs // groups))
-        self.bias: nn.Parameter | None = None
+        self.register_parameter("bias", None)
 
     def forward(self, x: Tensor) -> Tensor:
         groups = x.unflatten(1, (len(self.weight), -1)).transpose(0, 1)  # (groups, B, inputs / groups)

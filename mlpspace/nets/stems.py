@@ -21,7 +21,7 @@ from mlpspace.architecture import (
     TokensToToken,
 )
 from mlpspace.nets.cost import Cost, conv_cost, linear_cost
-from mlpspace.nets.folding import scale_outputs
+from mlpspace.nets.folding import composed, scale_outputs
 from mlpspace.nets.norms import Affine, BatchNorm, LayerNorm
 from mlpspace.nets.resnet import ConvNorm, ProjectingBottleneck
 from mlpspace.nets.token_mixers.external_attention import double_normalised
@@ -219,7 +219,7 @@ class _TokenBlock(nn.Module):
         self.norm = LayerNorm(inputs)
         self.query = nn.Linear(inputs, width)
         self.key = nn.Linear(width, memory, bias=False)
-        self.value = nn.Linear(memory, width)
+        self.value: nn.Module = nn.Linear(memory, width)
         self.project = nn.Linear(width, width)
         self.mlp_norm = LayerNorm(width)
         self.mlp = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, width))
@@ -234,6 +234,12 @@ class _TokenBlock(nn.Module):
         cost = LayerNorm.cost(inputs) + linear_cost(inputs, width, tokens)
         cost += linear_cost(width, memory, tokens, bias=False) + linear_cost(memory, width, tokens)
         return cost + LayerNorm.cost(width) + linear_cost(width, width, tokens) * 3
+
+    def folded(self) -> _TokenBlock:
+        """The last two linear maps of the attention are one."""
+        if isinstance(self.value, nn.Linear):
+            self.project, self.value = composed(self.value, self.project), nn.Identity()
+        return self
 
 
 STEMS: dict[type[Any], Any] = {

@@ -1,19 +1,33 @@
-"""One layout of a space: its places, stage by stage, and how many networks they make."""
+"""One layout of a space: its places, stage by stage, and the architecture that a choice of their values makes."""
 
 from __future__ import annotations
 
-import itertools
-import math
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any
 
-from mlpspace.space.dims import Branch, Dim, Place, Value, size, values
+from mlpspace.architecture import Architecture, NoChannelMixer, NoTokenMixer, Stage
+from mlpspace.space.dims import (
+    Branch,
+    Choice,
+    Choose,
+    Dim,
+    Fixed,
+    Option,
+    Place,
+    Span,
+    dimensions,
+    resolve,
+    resolve_branch,
+)
 
 
 @dataclass(frozen=True, slots=True)
 class StagePlaces:
-    """What may vary in one stage. A place above `layout` is the same object in every stage that uses it."""
+    """What may vary in one stage. A place above `layout` is the same object in every stage that uses it.
+
+    The mixers exist where the block brings none of its own; `merge` of the first stage is always true.
+    """
 
     depth: Dim
     width: Dim
@@ -21,102 +35,103 @@ class StagePlaces:
     channel_mixer: Branch
     norm: Dim
     layer_scale: Dim
+    block: Branch
+    merge: Dim
 
-    def places(self) -> tuple[Place, ...]:
-        return (self.depth, self.width, self.token_mixer, self.channel_mixer, self.norm, self.layer_scale)
+    def stage(self, choose: Choose) -> Stage:
+        chosen: dict[str, Any] = {name: resolve(getattr(self, name), choose) for name in _SCALARS}
+        block = resolve_branch(self.block, choose)
+        alone = getattr(block, "own_mixers", False)
+        return Stage(
+            **chosen,
+            block=block,
+            token_mixer=NoTokenMixer() if alone else resolve_branch(self.token_mixer, choose),
+            channel_mixer=NoChannelMixer() if alone else resolve_branch(self.channel_mixer, choose),
+        )
+
+
+_SCALARS = ("depth", "width", "norm", "layer_scale", "merge")
 
 
 @dataclass(frozen=True, slots=True)
 class LayoutPlaces:
-    """One layout: a patch size, and one stage (isotropic) or several (pyramid)."""
+    """One layout: stem, merging and head, and one stage (isotropic) or several (pyramid).
+
+    A head whose norm is not said has the very place `norm` of the last stage.
+    """
 
     name: str
-    patch: Dim
+    stem: Branch
     stages: tuple[StagePlaces, ...]
+    merging: Branch  # exists where a stage merges
+    head: Branch
+    norm_eps: float
 
-    def places(self) -> list[Place]:
-        """Each place of the layout once, in the order of the network."""
-        found: dict[int, Place] = {id(self.patch): self.patch}
+    @property
+    def patch(self) -> Dim:
+        """The patch size of its first stem that has one; the stride of a stem that has none."""
+        for option in self.stem.options:
+            if "patch" in option.fields:
+                return option.fields["patch"]
+        stride: int = self.stem.options[0].type.stride
+        return Fixed(stride)
+
+    def architecture(self, choose: Choose) -> Architecture:
+        """What `choose` makes of its places. It is asked again for a place that several stages share."""
+        stem = resolve_branch(self.stem, choose)
+        stages = tuple(places.stage(choose) for places in self.stages)
+        merged = any(stage.merge for stage in stages[1:])
+        return Architecture(
+            stem=stem,
+            stages=stages,
+            # what no stage needs is not asked for: it would tell equal networks apart
+            **({"merging": resolve_branch(self.merging, choose)} if merged else {}),
+            head=resolve_branch(self.head, choose),
+            norm_eps=self.norm_eps,
+        )
+
+    def dimensions(self) -> Iterator[tuple[Choice | Span, str | None]]:
+        """The dimensions, each with the condition under which it exists in this layout, or None.
+
+        One that several stages share is told for each of them.
+        """
+        yield from dimensions(self.stem)
         for stage in self.stages:
-            found.update((id(place), place) for place in stage.places())
-        return list(found.values())
+            for name in StagePlaces.__dataclass_fields__:
+                place = getattr(stage, name)
+                mixer = name in ("token_mixer", "channel_mixer")
+                condition = _any(map(_mixed, self._users(name, place))) if mixer else None
+                yield from _under(condition, place)
+        merges = [stage.merge for stage in self.stages[1:] if stage.merge != Fixed(False)]
+        yield from _under(_any(map(_merges, merges)), self.merging)
+        yield from dimensions(self.head)
+
+    def _users(self, name: str, place: Place) -> list[StagePlaces]:
+        return [stage for stage in self.stages if getattr(stage, name) is place]
 
 
-Used: TypeAlias = Callable[[Dim, Value], None]
+def brings_mixers(option: Option) -> bool:
+    """Whether a kind of block has mixers of its own."""
+    return bool(getattr(option.type, "own_mixers", False))
 
 
-def count_layout(layout: LayoutPlaces, resolution: int, used: Used = lambda dim, value: None) -> int:
-    """Points of one layout that decode at `resolution`; `used` hears each ruled value in any of them.
-
-    Only the patch size (it must divide), and widths against the mixers' own rules (`width_rule` of their dataclass)
-    hang together. Those are enumerated; everything else multiplies.
-    """
-    stride = 2 ** (len(layout.stages) - 1)
-    patches = [p for p in values(layout.patch) or [] if isinstance(p, int) and resolution % (p * stride) == 0]
-    free: dict[int, int] = {}  # id of a place -> its size: each place once, however many stages share it
-    for stage in layout.stages:
-        for place in (stage.depth, stage.channel_mixer, stage.norm, stage.layer_scale):
-            free[id(place)] = size(place)
-    mixed = _count_mixing([(stage.width, stage.token_mixer) for stage in layout.stages], used)
-    if mixed:
-        for patch in patches:
-            used(layout.patch, patch)
-    return len(patches) * math.prod(free.values()) * mixed
+def _mixed(stage: StagePlaces) -> str | None:
+    """The condition under which a stage has the mixers that it says."""
+    kinds = [option.kind for option in stage.block.options if not brings_mixers(option)]
+    if len(kinds) == len(stage.block.options):
+        return None
+    return f"{stage.block.name} = {' or '.join(kinds)}"
 
 
-def _count_mixing(stages: list[tuple[Dim, Branch]], used: Used) -> int:
-    """Joint values of the widths and token mixers of all stages that obey the mixers' rules."""
-    shared_widths = {id(w): w for w, _ in stages if sum(other is w for other, _ in stages) > 1}
-    shared_mixers = {id(m): m for _, m in stages if sum(other is m for _, other in stages) > 1}
-    if not shared_widths and not shared_mixers:
-        return math.prod(_count_pairs(_widths(w), _configs(m), used) for w, m in stages)
-    # a shared width or mixer is one dimension: fix its value, then the stages are independent again
-    total = 0
-    for fixed_widths in itertools.product(*([(i, w) for w in _widths(dim)] for i, dim in shared_widths.items())):
-        for fixed_mixers in itertools.product(*([(i, c) for c in _configs(m)] for i, m in shared_mixers.items())):
-            width_of, config_of = dict(fixed_widths), dict(fixed_mixers)
-            product = math.prod(config.others for config in config_of.values())
-            for w, m in stages:
-                one_width = [width_of[id(w)]] if id(w) in width_of else _widths(w)
-                one_config = [config_of[id(m)]._replace(others=1)] if id(m) in config_of else _configs(m)
-                product *= _count_pairs(one_width, one_config, used)
-                if not product:
-                    break
-            total += product
-    return total
+def _merges(merge: Dim) -> str | None:
+    return None if isinstance(merge, Fixed) else f"{merge.name} = true"
 
 
-class _Config(NamedTuple):
-    """Mixer settings that its width rule treats alike."""
-
-    mixer: Any  # an instance with the ruled fields set
-    ruled: tuple[tuple[Dim, Value], ...]
-    others: int  # settings of its other fields
+def _any(conditions: Any) -> str | None:
+    """One condition of several that each suffice; None where one of them always holds."""
+    found = list(dict.fromkeys(conditions))
+    return None if None in found else " or ".join(found) or None
 
 
-def _configs(branch: Branch) -> list[_Config]:
-    configs = []
-    for option in branch.options:
-        rule = getattr(option.type, "width_rule", ())
-        ruled = {name: option.fields[name] for name in rule}
-        others = math.prod(size(dim) for name, dim in option.fields.items() if name not in ruled)
-        for combination in itertools.product(*(values(dim) or [] for dim in ruled.values())):
-            mixer = option.type(**dict(zip(ruled, combination, strict=True))) if ruled else None
-            configs.append(_Config(mixer, tuple(zip(ruled.values(), combination, strict=True)), others))
-    return configs
-
-
-def _widths(dim: Dim) -> list[tuple[Dim, int]]:
-    return [(dim, int(value)) for value in values(dim) or [] if isinstance(value, int)]
-
-
-def _count_pairs(widths: list[tuple[Dim, int]], configs: list[_Config], used: Used) -> int:
-    total = 0
-    for dim, width in widths:
-        for config in configs:
-            if config.mixer is None or config.mixer.unfit_for_width(width) is None:
-                total += config.others
-                used(dim, width)
-                for ruled_dim, value in config.ruled:
-                    used(ruled_dim, value)
-    return total
+def _under(condition: str | None, place: Place) -> Iterator[tuple[Choice | Span, str | None]]:
+    return ((dim, inner or condition) for dim, inner in dimensions(place))

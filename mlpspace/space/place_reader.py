@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
+from dataclasses import MISSING
 from typing import Any
 
+from mlpspace.architecture import required_fields
 from mlpspace.errors import did_you_mean
 from mlpspace.fields import Flag, OneOf, Real, Takes, Whole, scalar_fields
-from mlpspace.space.dims import Branch, Choice, Dim, Fixed, Option, Place, Span, Value
+from mlpspace.space.dims import Branch, Choice, Dim, Fixed, Option, Place, Span, Value, word
 from mlpspace.space.text import Mapping, Mistakes, Node, Scalar, Sequence, flag, range_text, scalar, share
+
+EXAMPLES = {"patch": 4, "units": 64}  # of fields that must be said
 
 
 class PlaceReader:
@@ -18,6 +22,7 @@ class PlaceReader:
         self.mistakes = mistakes
         self.lines: dict[int, int] = {}  # id of a dimension -> line of its value
         self.kept: list[Place] = []  # keeps those ids alive, hence unique
+        self.kind_lines: dict[tuple[str, str], int] = {}  # name of a branch, kind -> line of that kind
 
     def branch(self, node: Node, name: str, table: dict[str, type[Any]]) -> Branch | None:
         what = name.rsplit(".", 1)[-1]
@@ -29,12 +34,10 @@ class PlaceReader:
                 if isinstance(item, Scalar):
                     kinds.append((item.text, item.line, None))
                 else:
-                    self.mistakes.add(
-                        item.line, f"{what}: kinds with settings are a mapping, {{dense: {{ratio: 0.5}}}}."
-                    )
+                    self.mistakes.add(item.line, f"{what}: kinds with settings are a mapping, {_kind_example(table)}.")
         else:
             kinds = [(kind, node.lines[kind], inner) for kind, inner in node.entries.items()]
-        if not kinds:
+        if not kinds and not (isinstance(node, Sequence) and node.items):
             self.mistakes.add(node.line, f"{what} is empty. Known: {', '.join(sorted(table))}.")
             return None
         options: list[Option] = []
@@ -45,22 +48,34 @@ class PlaceReader:
             elif any(option.kind == kind for option in options):
                 self.mistakes.add(line, f"{what} {kind} stands twice.")
             else:
-                options.append(self.option(kind, table[kind], inner, f"{name}.{kind}."))
+                self.kind_lines[name, kind] = line
+                options.append(self.option(kind, table[kind], line, inner, f"{name}.{kind}."))
         branch = Branch(name, tuple(options)) if options else None
         return self.remember(branch, node.line) if branch else None
 
-    def option(self, kind: str, type_: type[Any], node: Node | None, prefix: str) -> Option:
+    def option(self, kind: str, type_: type[Any], line: int, node: Node | None, prefix: str) -> Option:
         empty = node is None or (isinstance(node, Scalar) and node.text in ("", "~", "null"))
-        body = None if empty else self.mapping(node, kind, tuple(scalar_fields(type_)))
+        known = scalar_fields(type_)
+        if not known and not empty and not (isinstance(node, Mapping) and not node.entries):
+            self.mistakes.add(line, f"{kind} has no settings; write {kind}: {{}}.")
+            return Option(kind, type_, {})
+        body = None if empty else self.mapping(node, kind, tuple(known))
+        if empty or body is not None:
+            for field in required_fields(type_):
+                if body is None or field not in body.entries:
+                    example = f"{kind}: {{{field}: {EXAMPLES.get(field, 4)}}}"
+                    self.mistakes.add(line, f"{kind} lacks {field}, {known[field]}, such as {example}.")
         return Option(kind, type_, self.fields(body, type_, prefix))
 
     def fields(self, body: Mapping | None, type_: type[Any], prefix: str) -> dict[str, Dim]:
-        """A dimension for each scalar field of a dataclass: what the body says, else its default."""
+        """A dimension for each scalar field of a dataclass: what the body says, else its default, if it has one."""
         dims: dict[str, Dim] = {}
         for field, takes in scalar_fields(type_).items():
             node = body.entries.get(field) if body else None
             found = self.dim(node, prefix + field, takes, field) if node else None
-            dims[field] = found or Fixed(type_.__dataclass_fields__[field].default)
+            default = type_.__dataclass_fields__[field].default
+            if found or default is not MISSING:
+                dims[field] = found or Fixed(default)
         return dims
 
     def dim(self, node: Node, name: str, takes: Takes, what: str) -> Dim | None:
@@ -196,6 +211,14 @@ class PlaceReader:
         self.lines[id(place)] = line
         self.kept.append(place)
         return place
+
+
+def _kind_example(table: dict[str, type[Any]]) -> str:
+    """A kind with a setting, as a file says it: {dense: {ratio: 0.5}}."""
+    kind, type_ = next((kind, type_) for kind, type_ in table.items() if scalar_fields(type_))
+    field = next(iter(scalar_fields(type_)))
+    default = type_.__dataclass_fields__[field].default
+    return f"{{{kind}: {{{field}: {EXAMPLES.get(field, 4) if default is MISSING else word(default)}}}}}"
 
 
 def show(node: Node) -> str:

@@ -12,6 +12,7 @@ from mlpspace.fields import OneOf, Whole, scalar_fields
 from mlpspace.objectives import METRICS, Objective
 from mlpspace.recipe import Augmentation, Recipe
 from mlpspace.space.dims import Dim
+from mlpspace.space.layout_checks import check_patches, check_points
 from mlpspace.space.layout_reader import LayoutReader
 from mlpspace.space.place_reader import show
 from mlpspace.space.space import Bound, Fidelity, FixedPoints, Require, Space
@@ -44,7 +45,7 @@ def read_space(text: str, path: str = "space.yaml") -> Space:
         SpaceError: with all mistakes of the text.
     """
     mistakes = Mistakes(path)
-    root = parse(text, mistakes)
+    root = parse(text, mistakes, "A space needs task, space, objectives and fidelity.")
     space = _Reader(mistakes).space(root, text, path) if root is not None else None
     if mistakes or space is None:
         raise SpaceError(mistakes.lines())
@@ -74,7 +75,11 @@ class _Reader(LayoutReader):
             return None
         get = sections.entries.get
         resolution, classes = self.task(get("task"))
-        layouts = self.layouts(get("space"), resolution)
+        layouts = self.layouts(get("space"))
+        if resolution:
+            check_patches(self, resolution)
+            if not self.mistakes:
+                check_points(self, layouts, resolution)
         require = self.require(get("require"))
         objectives, batch = self.objectives(get("objectives"))
         fidelity = self.fidelity(get("fidelity"))
@@ -258,18 +263,21 @@ class _Reader(LayoutReader):
         for item in items:
             name = item.text if isinstance(item, Scalar) else ""
             if name not in papers.NAMES:
-                self.mistakes.add(
-                    item.line, f"fixed point {show(item)} is not known.{did_you_mean(name, papers.NAMES)}"
-                )
+                near = did_you_mean(name, papers.FIXED_POINTS, listing="mlpspace papers")
+                self.mistakes.add(item.line, f"fixed point {show(item)} is not known.{near}")
+            elif name not in papers.FIXED_POINTS:
+                self.mistakes.add(item.line, papers.NO_FIXED_POINT.format(name=name))
             elif name in names:
                 self.mistakes.add(item.line, f"fixed point {name} is named twice.")
             else:
                 names.append(name)
-                if resolution and fit != "space":
-                    try:
-                        _check_fit(name, fit, resolution)
-                    except ArchitectureError as error:
-                        self.mistakes.add(item.line, f"fixed point {name}: {error}. Write fit: space, or leave it out.")
+                try:
+                    if resolution and fit == "exact":
+                        papers.architecture(name).grid(resolution)
+                    elif resolution and fit == "resolution":
+                        papers.at_resolution(name, resolution)
+                except ArchitectureError as error:
+                    self.mistakes.add(item.line, f"fixed point {name}: {error}. Write fit: space, or leave it out.")
         return FixedPoints(tuple(names), fit)
 
     def search(self, node: Node | None) -> tuple[int, int]:
@@ -278,10 +286,3 @@ class _Reader(LayoutReader):
         trials = self.value(entries.get("trials"), "trials", Whole(1, 10_000_000))
         seed = self.value(entries.get("seed"), "seed", Whole(0, 2**31 - 1))
         return trials or 24, seed or 0
-
-
-def _check_fit(name: str, fit: str, resolution: int) -> None:
-    if fit == "resolution":
-        papers.at_resolution(name, resolution)
-    else:
-        papers.get(name).grid(resolution)

@@ -16,34 +16,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mlpspace.architecture import Architecture, MeanHead, Patches, Stage
+from mlpspace.architecture import Architecture
 from mlpspace.errors import ArchitectureError, SpaceError
 from mlpspace.objectives import Objective
 from mlpspace.recipe import Augmentation, Recipe
-from mlpspace.space.dims import (
-    Branch,
-    Choice,
-    Choose,
-    Dim,
-    Fixed,
-    Place,
-    Span,
-    Value,
-    contains,
-    dimensions,
-    kind_choice,
-    resolve,
-    resolve_branch,
-    size,
-    word,
-)
-from mlpspace.space.layout import LayoutPlaces, StagePlaces, count_layout
+from mlpspace.space.dims import Choice, Choose, Dim, Fixed, Span, Value, contains, resolve, size, word
+from mlpspace.space.encoding import NotInSpace, Point, encode_layout
+from mlpspace.space.layout import LayoutPlaces
+from mlpspace.space.layout_count import count_layout
+from mlpspace.space.readings import layout_readings, reading
 
-Point = dict[str, Value]
-
-
-class NotInSpace(ArchitectureError):
-    """Why an architecture is no point of a space."""
+__all__ = ["Bound", "Candidate", "Fidelity", "FixedPoints", "NotInSpace", "Point", "PointCount", "Require", "Space"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,9 +132,7 @@ class Space:
         if len(self.layouts) > 1:
             name = once(self._layout_choice())
             layout = next(each for each in self.layouts if each.name == name)
-        patch: Any = resolve(layout.patch, once)
-        stages = tuple(_stage(places, once) for places in layout.stages)
-        architecture = Architecture(stem=Patches(patch=patch), stages=stages, head=MeanHead(norm=stages[-1].norm))
+        architecture = layout.architecture(once)
         recipe = self._recipe(once)
         return Candidate(point, architecture, recipe)
 
@@ -176,19 +157,20 @@ class Space:
         """The point of an architecture; the recipe's dimensions take their default (see `default_recipe`).
 
         Raises:
-            NotInSpace: it lies outside; the text says why, for each layout with as many stages.
+            NotInSpace: it lies outside; the text says why, layout by layout and part by part.
         """
         reasons = []
         for layout in self.layouts:
             try:
-                point: Point = {"layout": layout.name} if len(self.layouts) > 1 else {}
-                _encode_layout(layout, architecture, point)
+                point = encode_layout(layout, architecture)
             except NotInSpace as error:
                 reasons.append(f"{layout.name}: {error}")
                 continue
             reason = architecture.unfit(self.resolution)
             if reason:
                 raise NotInSpace(reason)
+            if len(self.layouts) > 1:
+                point = {"layout": layout.name, **point}
             self._recipe(_recording(point, default_value))
             return point
         raise NotInSpace("; ".join(reasons))
@@ -199,7 +181,7 @@ class Space:
             candidate = self.candidate(lambda dim: dim.draw(rng))
             if candidate.architecture.unfit(self.resolution) is None:
                 return candidate
-        text = "of 100,000 draws there is none whose patch, widths and heads go together. Narrow them."
+        text = "of 100,000 draws there is none whose values go together. Narrow them."
         raise SpaceError([f"{self.path}: {text}"])
 
     def sample(self, rng: np.random.Generator) -> Architecture:
@@ -228,25 +210,28 @@ class Space:
 
     def dimensions(self) -> Iterator[tuple[Choice | Span, str | None]]:
         """Every dimension once, each with the condition under which it exists, or None."""
-        seen: set[str] = set()
-        several = len(self.layouts) > 1
-        if several:
+        if len(self.layouts) > 1:
             yield self._layout_choice(), None
-        users: dict[int, list[str]] = {}  # id of a place -> layouts that use it
+        dims: dict[str, Choice | Span] = {}
+        conditions: dict[str, dict[str, str | None]] = {}  # name of a dimension -> layout -> its condition there
         for layout in self.layouts:
-            for place in layout.places():
-                users.setdefault(id(place), []).append(layout.name)
-        for layout in self.layouts:
-            for place in layout.places():
-                names = users[id(place)]
-                hangs_on = None if len(names) == len(self.layouts) else f"layout = {' or '.join(names)}"
-                for dim, condition in dimensions(place):
-                    if dim.name not in seen:
-                        seen.add(dim.name)
-                        yield dim, condition or hangs_on
+            for dim, condition in layout.dimensions():
+                dims[dim.name] = dim
+                conditions.setdefault(dim.name, {}).setdefault(layout.name, condition)
+        for name, dim in dims.items():
+            yield dim, self._condition(conditions[name])
         for setting in self.fidelity.recipe.values():
             if not isinstance(setting, Fixed):
                 yield setting, None
+
+    def _condition(self, by_layout: Mapping[str, str | None]) -> str | None:
+        """One condition of those that a dimension exists under in each layout that has it."""
+        several = set(by_layout.values())
+        if len(several) > 1:
+            return " or ".join(condition or f"layout = {layout}" for layout, condition in by_layout.items())
+        (condition,) = several
+        everywhere = len(by_layout) == len(self.layouts)
+        return condition or (None if everywhere else f"layout = {' or '.join(by_layout)}")
 
     def count(self) -> PointCount:
         """How many points decode at the task's resolution: exact, conditions counted, requirements not."""
@@ -261,11 +246,7 @@ class Space:
         """What makes this the same space: task, space, require, objectives, fidelity, as flat names and readings."""
         told = {"task.resolution": str(self.resolution), "task.classes": str(self.classes)}
         for layout in self.layouts:
-            told[f"{layout.name}.patch"] = _named(layout.patch, f"{layout.name}.patch")
-            for number, stage in enumerate(layout.stages, 1):
-                where = f"{layout.name}.stage{number}" if len(layout.stages) > 1 else layout.name
-                for name in StagePlaces.__dataclass_fields__:
-                    told[f"{where}.{name}"] = _named(getattr(stage, name), f"{where}.{name}")
+            told |= layout_readings(layout)
         for bound in self.require.bounds:
             told[f"require.{bound.metric}"] = f"{word(bound.low)}..{word(bound.high)}"
         if self.require.non_decreasing_width:
@@ -282,24 +263,13 @@ class Space:
         told["fidelity.epochs"] = ", ".join(map(str, fidelity.epochs))
         told["fidelity.keep"] = word(fidelity.keep)
         for name, dim in fidelity.recipe.items():  # fixed points take the first of a list: here order says something
-            told[f"fidelity.recipe.{name}"] = str(dim) if isinstance(dim, Choice) else _reading(dim)
+            told[f"fidelity.recipe.{name}"] = str(dim) if isinstance(dim, Choice) else reading(dim)
         return told
 
     @property
     def id(self) -> str:
         """Equal for files that say the same: comments, order, `fixed_points` and `search` are free."""
         return hashlib.sha256(json.dumps(self.said(), sort_keys=True).encode()).hexdigest()[:12]
-
-
-def _stage(places: StagePlaces, choose: Choose) -> Stage:
-    chosen: dict[str, Any] = {name: resolve(getattr(places, name), choose) for name in ("depth", "width", "norm")}
-    scale: Any = resolve(places.layer_scale, choose)
-    return Stage(
-        **chosen,
-        layer_scale=scale,
-        token_mixer=resolve_branch(places.token_mixer, choose),
-        channel_mixer=resolve_branch(places.channel_mixer, choose),
-    )
 
 
 def _from(point: Mapping[str, Value]) -> Choose:
@@ -329,69 +299,3 @@ def default_value(dim: Choice | Span) -> Value:
         return dim.value_at((dim.count - 1) // 2)
     middle = math.sqrt(dim.low * dim.high) if dim.log else (dim.low + dim.high) / 2
     return round(middle) if dim.whole else middle
-
-
-def _named(place: Place, where: str) -> str:
-    """What a place says, and where its dimensions stand: one above the layout is drawn once for all that use it."""
-    if isinstance(place, Fixed) or place.name == where or not any(True for _ in dimensions(place)):
-        return _reading(place)
-    return f"{_reading(place)} as {place.name}"
-
-
-def _reading(place: Place) -> str:
-    if isinstance(place, Fixed):
-        return word(place.value)
-    if isinstance(place, Choice):  # the order of a list is free
-        return "[" + ", ".join(sorted(map(word, place.values))) + "]"
-    if isinstance(place, Span):
-        return str(place)
-    options = (
-        option.kind + "{" + ", ".join(f"{name}: {_reading(dim)}" for name, dim in sorted(option.fields.items())) + "}"
-        for option in place.options
-    )
-    return " | ".join(sorted(options))
-
-
-# --- encoding -------------------------------------------------------------------------------------------------------
-
-
-def _encode_layout(layout: LayoutPlaces, architecture: Architecture, point: Point) -> None:
-    """Adds the values of `architecture` to `point`, or raises NotInSpace."""
-    stages = architecture.stages
-    if len(stages) != len(layout.stages):
-        raise NotInSpace(f"has {len(layout.stages)} stages, not {len(stages)}")
-    if not isinstance(architecture.stem, Patches):
-        raise NotInSpace("its stem is not cut patches")
-    drawn = Architecture(  # what the space would make of these stages: its stem, merging and head are not dimensions
-        stem=Patches(patch=architecture.stem.patch), stages=stages, head=MeanHead(norm=stages[-1].norm)
-    )
-    for part in ("stem", "merging", "head"):
-        if getattr(drawn, part) != getattr(architecture, part):
-            raise NotInSpace(f"its {part} is {getattr(architecture, part)}, here it is {getattr(drawn, part)}")
-    _encode(layout.patch, architecture.stem.patch, "patch", point)
-    for number, (places, stage) in enumerate(zip(layout.stages, stages, strict=True), 1):
-        where = f"stage {number} " if len(stages) > 1 else ""
-        for name in ("depth", "width", "norm", "layer_scale"):
-            _encode(getattr(places, name), getattr(stage, name), where + name, point)
-        for name in ("token_mixer", "channel_mixer"):
-            _encode_branch(getattr(places, name), getattr(stage, name), where + name, point)
-
-
-def _encode(dim: Dim, value: Value, what: str, point: Point) -> None:
-    if not contains(dim, value):
-        reading = word(dim.value) if isinstance(dim, Fixed) else str(dim)
-        raise NotInSpace(f"{what} is {word(value)}, here it is {reading}")
-    if not isinstance(dim, Fixed) and point.setdefault(dim.name, value) != value:
-        raise NotInSpace(f"{what} is {word(value)} in one stage and {word(point[dim.name])} in another")
-
-
-def _encode_branch(branch: Branch, mixer: Any, what: str, point: Point) -> None:
-    for option in branch.options:
-        if type(mixer) is option.type:
-            if len(branch.options) > 1:
-                _encode(kind_choice(branch), option.kind, what, point)
-            for name, dim in option.fields.items():
-                _encode(dim, getattr(mixer, name), f"{what} {name}", point)
-            return
-    kinds = ", ".join(option.kind for option in branch.options)
-    raise NotInSpace(f"{what} is {type(mixer).__name__}, here it is {kinds}")

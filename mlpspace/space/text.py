@@ -63,8 +63,8 @@ class Mistakes:
         return bool(self._found)
 
 
-def parse(text: str, mistakes: Mistakes) -> Node | None:
-    """The root node of a YAML text; None, with the mistake noted, where there is none."""
+def parse(text: str, mistakes: Mistakes, needs: str) -> Node | None:
+    """The root node of a YAML text; None, with the mistake noted, where there is none. `needs`: what it should hold."""
     try:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.MarkedYAMLError as error:
@@ -78,7 +78,7 @@ def parse(text: str, mistakes: Mistakes) -> Node | None:
         mistakes.add(1, f"not valid YAML: {what}.")
         return None
     if root is None:
-        mistakes.add(1, "the file is empty. A space needs task, space, objectives and fidelity.")
+        mistakes.add(1, f"the file is empty. {needs}")
         return None
     return _Converter(mistakes).node(root)
 

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from mlpspace.architecture import Dense, DenseByTokens, DenseUnits, Linear
+from mlpspace.nets.activations import Gelu
 from mlpspace.nets.cost import Cost, Grid, linear_cost
 from mlpspace.nets.norms import Affine
 
@@ -51,10 +51,10 @@ class DenseMixer(nn.Module):
         hidden = mixer.hidden(tokens, width)
         self.expand = TokenLinear(tokens, hidden)
         self.project = TokenLinear(hidden, tokens)
-        self.approximate = "tanh" if mixer.activation == "gelu_tanh" else "none"
+        self.activation = Gelu("tanh" if mixer.activation == "gelu_tanh" else "none")
 
     def forward(self, x: Tensor) -> Tensor:
-        y = F.gelu(self.expand(x.flatten(1, 2)), approximate=self.approximate)  # (B, hidden, C)
+        y = self.activation(self.expand(x.flatten(1, 2)))  # (B, hidden, C)
         return self.project(y).view(x.shape)
 
     @staticmethod
@@ -113,4 +113,4 @@ class FoldedLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         tokens = x.flatten(1, 2)  # (B, N, C)
         mixed = torch.bmm(self.weight.expand(len(x), -1, -1), tokens)
-        return torch.addcmul(tokens + self.offset, self.scale, mixed).view(x.shape)
+        return (tokens + self.offset).addcmul_(self.scale, mixed).view(x.shape)

@@ -1,0 +1,161 @@
+"""Images a second of our deployed networks beside timm's modules of the same networks, with the same weights.
+
+    python benchmarks/forward_speed.py                           all networks, batches 8 and 64
+    python benchmarks/forward_speed.py --only gmlp_s16 --batch 8 --repeats 50
+    python benchmarks/forward_speed.py --device cuda --precision bf16
+    python benchmarks/forward_speed.py --json                    for programs
+
+Both are in eval and inference_mode, have the same weights (ours are converted from timm's, and before the clock starts
+both must give the same logits) and take the same images, of 224 pixels, that already lie on the device. A repeat is
+one turn of each, a turn as many forward passes as last 50 ms; who begins changes from repeat to repeat. The ratio is
+timm's seconds over ours, so above 1 ours is quicker; its median over the repeats and the 95 % bootstrap interval of
+that median are what counts, as a busy moment of the machine falls on few of the pairs. Needs timm.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+
+import torch
+from torch import Tensor, nn
+
+from mlpspace import papers, weights
+from mlpspace.device import cores, describe, dtype_of, resolve, synchronize
+from mlpspace.nets import build, deploy
+from mlpspace.throughput import median_interval
+
+RESOLUTION = 224
+CLASSES = 1000
+TURN_S = 0.05
+AGREE = {"fp32": 1e-3, "bf16": 0.2}  # largest difference of two logits, in deviations of all logits
+
+TIMM = {"mixer_b16": "mixer_b16_224", "resmlp_s24": "resmlp_24_224", "gmlp_s16": "gmlp_s16_224"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pair:
+    """One network at one batch. The ratio is ours over timm's in images a second, with its interval."""
+
+    network: str
+    batch: int
+    ours: float  # images/s, the median
+    timm: float
+    ratio: float
+    ratio_low: float
+    ratio_high: float
+    repeats: int
+
+
+def both(name: str, device: torch.device, precision: str) -> tuple[nn.Module, nn.Module]:
+    """Our deployed network and timm's, with the same random weights."""
+    import timm
+
+    torch.manual_seed(0)
+    theirs = timm.create_model(TIMM[name]).eval()
+    with torch.no_grad():
+        for parameter in theirs.parameters():  # LayerScale and the biases away from 0, where mistakes would not show
+            if parameter.dim() != 2 or parameter.shape[0] == parameter.shape[1]:
+                parameter.add_(0.02 * torch.randn_like(parameter))
+    network = build(papers.architecture(name), RESOLUTION, CLASSES)
+    network.load_state_dict(weights.convert(theirs.state_dict(), name))
+    ours = deploy(network.eval())
+    dtype = dtype_of(precision)
+    return ours.to(device=device, dtype=dtype), theirs.to(device=device, dtype=dtype)
+
+
+@torch.inference_mode()
+def measure(name: str, batch: int, *, device: torch.device, precision: str, repeats: int) -> Pair:
+    """Both networks by turns.
+
+    Raises:
+        RuntimeError: their logits differ, so that the times would not compare.
+    """
+    ours, theirs = both(name, device, precision)
+    normal = torch.randn(batch, 3, RESOLUTION, RESOLUTION, generator=torch.Generator().manual_seed(0))
+    images = normal.to(device=device, dtype=dtype_of(precision))
+    expected, found = theirs(images).float(), ours(images).float()  # the first passes, which warm up too
+    difference = float((found - expected).abs().max() / expected.std())
+    if not difference < AGREE[precision]:
+        raise RuntimeError(f"{name}: a logit of ours differs from timm's by {difference:.2g} deviations")
+
+    passes = max(1, math.ceil(TURN_S / min(seconds(ours, images, 1), seconds(theirs, images, 1))))
+    our_seconds: list[float] = []
+    their_seconds: list[float] = []
+    turns: list[tuple[nn.Module, list[float]]] = [(ours, our_seconds), (theirs, their_seconds)]
+    for _ in range(repeats):
+        for network, taken in turns:
+            taken.append(seconds(network, images, passes))
+        turns.reverse()
+    ratio, low, high = median_interval([t / o for o, t in zip(our_seconds, their_seconds, strict=True)])
+    return Pair(
+        network=name,
+        batch=batch,
+        ours=batch / statistics.median(our_seconds),
+        timm=batch / statistics.median(their_seconds),
+        ratio=ratio,
+        ratio_low=low,
+        ratio_high=high,
+        repeats=repeats,
+    )
+
+
+def seconds(network: Callable[[Tensor], Tensor], images: Tensor, passes: int) -> float:
+    """Seconds of one forward pass, the mean of so many in a row."""
+    synchronize(images.device)
+    begun = time.perf_counter()
+    for _ in range(passes):
+        network(images)
+    synchronize(images.device)
+    return (time.perf_counter() - begun) / passes
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", choices=TIMM, action="append", help="this network; may be given again")
+    parser.add_argument("--batch", type=int, action="append", help="images in a batch; may be given again")
+    parser.add_argument("--repeats", type=int, default=25)
+    parser.add_argument("--threads", type=int, default=cores(), help="of a CPU; as many as there are cores")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--precision", choices=AGREE, default="fp32")
+    parser.add_argument("--json", action="store_true", help="for programs")
+    given = parser.parse_args()
+
+    torch.set_num_threads(given.threads)
+    device = resolve(given.device)
+    pairs = []
+    for name in given.only or TIMM:
+        for batch in given.batch or (8, 64):
+            pairs.append(measure(name, batch, device=device, precision=given.precision, repeats=given.repeats))
+            print(f"{name}, batch {batch}: {pairs[-1].ratio:.3f}", file=sys.stderr)
+
+    circumstances = {
+        "device": describe(device),
+        "threads": torch.get_num_threads(),
+        "precision": given.precision,
+        "resolution": RESOLUTION,
+        "date": time.strftime("%Y-%m-%d"),
+        **{name: version(name) for name in ("torch", "timm")},
+    }
+    if given.json:
+        print(json.dumps({"pairs": [asdict(pair) for pair in pairs], **circumstances}))
+        return
+    print(", ".join(f"{name} {value}" for name, value in circumstances.items()))
+    print(f"{'network':12} {'batch':>5} {'ours':>8} {'timm':>8} images/s   {'ours/timm':>9} {'95 % interval':>14} {'repeats':>8}")
+    for pair in pairs:
+        interval = f"{pair.ratio_low:.3f}..{pair.ratio_high:.3f}"
+        print(
+            f"{pair.network:12} {pair.batch:5} {pair.ours:8.1f} {pair.timm:8.1f} {'':8}   {pair.ratio:9.3f} {interval:>14}"
+            f" {pair.repeats:8}"
+        )
+
+
+if __name__ == "__main__":
+    main()
