@@ -30,6 +30,7 @@ from torch import Tensor, nn
 from mlpspace import papers, weights
 from mlpspace.device import cores, describe, dtype_of, resolve, synchronize
 from mlpspace.nets import build, deploy
+from mlpspace.quiet import OtherPrograms
 from mlpspace.throughput import median_interval
 
 RESOLUTION = 224
@@ -51,7 +52,7 @@ class Pair:
     ratio: float
     ratio_low: float
     ratio_high: float
-    repeats: int
+    others: float  # cores that other programs kept busy meanwhile
 
 
 def both(name: str, device: torch.device, precision: str) -> tuple[nn.Module, nn.Module]:
@@ -61,9 +62,8 @@ def both(name: str, device: torch.device, precision: str) -> tuple[nn.Module, nn
     torch.manual_seed(0)
     theirs = timm.create_model(TIMM[name]).eval()
     with torch.no_grad():
-        for parameter in theirs.parameters():  # LayerScale and the biases away from 0, where mistakes would not show
-            if parameter.dim() != 2 or parameter.shape[0] == parameter.shape[1]:
-                parameter.add_(0.02 * torch.randn_like(parameter))
+        for parameter in theirs.parameters():  # away from the biases of 0 and the like, where mistakes do not show
+            parameter.add_(0.02 * torch.randn_like(parameter))
     network = build(papers.architecture(name), RESOLUTION, CLASSES)
     network.load_state_dict(weights.convert(theirs.state_dict(), name))
     ours = deploy(network.eval())
@@ -90,6 +90,7 @@ def measure(name: str, batch: int, *, device: torch.device, precision: str, repe
     our_seconds: list[float] = []
     their_seconds: list[float] = []
     turns: list[tuple[nn.Module, list[float]]] = [(ours, our_seconds), (theirs, their_seconds)]
+    others = OtherPrograms()
     for _ in range(repeats):
         for network, taken in turns:
             taken.append(seconds(network, images, passes))
@@ -103,7 +104,7 @@ def measure(name: str, batch: int, *, device: torch.device, precision: str, repe
         ratio=ratio,
         ratio_low=low,
         ratio_high=high,
-        repeats=repeats,
+        others=others.cores_used(),
     )
 
 
@@ -140,7 +141,7 @@ def main() -> None:
         "device": describe(device),
         "threads": torch.get_num_threads(),
         "precision": given.precision,
-        "resolution": RESOLUTION,
+        "repeats": given.repeats,
         "date": time.strftime("%Y-%m-%d"),
         **{name: version(name) for name in ("torch", "timm")},
     }
@@ -148,13 +149,11 @@ def main() -> None:
         print(json.dumps({"pairs": [asdict(pair) for pair in pairs], **circumstances}))
         return
     print(", ".join(f"{name} {value}" for name, value in circumstances.items()))
-    print(f"{'network':12} {'batch':>5} {'ours':>8} {'timm':>8} images/s   {'ours/timm':>9} {'95 % interval':>14} {'repeats':>8}")
+    print(f"{'images/s':12} {'batch':>5} {'ours':>8} {'timm':>8} {'ratio':>7} {'low':>7} {'high':>7} {'others':>7}")
     for pair in pairs:
-        interval = f"{pair.ratio_low:.3f}..{pair.ratio_high:.3f}"
-        print(
-            f"{pair.network:12} {pair.batch:5} {pair.ours:8.1f} {pair.timm:8.1f} {'':8}   {pair.ratio:9.3f} {interval:>14}"
-            f" {pair.repeats:8}"
-        )
+        speeds = f"{pair.ours:8.1f} {pair.timm:8.1f}"
+        ratios = f"{pair.ratio:7.3f} {pair.ratio_low:7.3f} {pair.ratio_high:7.3f}"
+        print(f"{pair.network:12} {pair.batch:5} {speeds} {ratios} {pair.others:7.1f}")
 
 
 if __name__ == "__main__":

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from mlpspace.architecture import Architecture as Architecture
     from mlpspace.counts import Profile as Profile
     from mlpspace.counts import profile as profile
-    from mlpspace.nets import build as build
-    from mlpspace.nets import deploy as deploy
+    from mlpspace.nets.deploy import deploy as deploy
+    from mlpspace.nets.network import build as build
     from mlpspace.pareto import hypervolume as hypervolume
     from mlpspace.pareto import pareto_front as pareto_front
     from mlpspace.scaling import scaled as scaled

@@ -100,10 +100,10 @@ def _in_space(name: str, space: Space, broken: Broken) -> Architecture:
         for depth_factor in _FACTORS:
             for width_factor in _FACTORS:
                 resized = _resized(published, layout, patch, depth_factor, width_factor)
-                architecture = with_fitting_windows(resized, space.resolution, designed_for).architecture
-                if architecture in seen:
+                if resized in seen:
                     continue
-                seen.add(architecture)
+                seen.add(resized)
+                architecture = with_fitting_windows(resized, space.resolution, designed_for).architecture
                 unfit = architecture.unfit(space.resolution)
                 if unfit:
                     reason = unfit
@@ -175,7 +175,8 @@ def _changes(published: Architecture, other: Architecture) -> list[str]:
     changes = []
     was, now = (getattr(architecture.stem, "patch", None) for architecture in (published, other))
     if type(published.stem) is not type(other.stem):
-        changes.append(f"{kind_of(STEMS, published.stem).replace('_', ' ')} stem -> patch {now}")
+        kind = "T2T" if isinstance(published.stem, TokensToToken) else kind_of(STEMS, published.stem).replace("_", " ")
+        changes.append(f"{kind} stem -> patch {now}")
     elif was != now:
         changes.append(f"patch {was} -> {now}")
     if type(published.head) is not type(other.head):

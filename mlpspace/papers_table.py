@@ -81,8 +81,6 @@ def _footing(papers: Sequence[Paper]) -> list[str]:
 def text(paper: Paper, width: int = 120) -> str:
     """All that is on record of one network, and how to have it."""
     published = paper.published
-    of = {"merged": " of the merged form", "block": " of the block alone"}
-    what = of.get(paper.form, of.get(paper.part, ""))
     by = f" ({paper.measured.implementation})" if paper.measured else " (ours)"
     macs_by = by if paper.measured and paper.measured.macs is not None else " (ours)"
     facts = {
@@ -90,11 +88,12 @@ def text(paper: Paper, width: int = 120) -> str:
         "paper": paper.source.paper,
         "code": paper.source.code or "none is public",
         "resolution": f"{paper.resolution} px",
-        "params": f"{paper.params:,}{what}{by}; published: {_million(paper)}",
-        "MACs": f"{paper.macs:,}{what}{macs_by}; published: {_giga(paper)}",
+        "params": f"{paper.params:,}{by}; published: {_million(paper)}",
+        "MACs": f"{paper.macs:,}{macs_by}; published: {_giga(paper)}",
         "top-1": f"{'-' if published.top1 is None else f'{published.top1} %'}"
         + (f", {published.top1_note}" if published.top1_note else ""),
-        "figures": published.provenance,
+        "figures": published.provenance if _has_figures(paper) else "",
+        "counts": " ".join(_caveats(paper)),
         "notes": paper.notes,
         "unverified": paper.unverified,
     }
@@ -103,6 +102,10 @@ def text(paper: Paper, width: int = 120) -> str:
         wrapped = textwrap.wrap(told, max(40, width - 14))
         lines += [f"  {name if i == 0 else '':11} {part}" for i, part in enumerate(wrapped)]
     return "\n".join([*lines, "", *_how_to_have_it(paper)])
+
+
+def _has_figures(paper: Paper) -> bool:
+    return any(value is not None for value in (paper.published.params_m, paper.published.macs_g, paper.published.top1))
 
 
 def _million(paper: Paper) -> str:
@@ -162,7 +165,7 @@ def check_line(proof: Proof, papers: Sequence[Paper], width: int = 120) -> str:
         for number, size in zip(counts, sizes, strict=False):
             line += f"  {'-' if number is None else f'{number:,}':>{size}}"
         line += f"  {'-' if published is None else f'{published} {unit}':>{sizes[2]}}"
-    told = {True: "equal", False: "DIFFERS", None: NEEDS_TIMM}[proof.agrees]
+    told = {True: "equal" if measured else "not measured", False: "DIFFERS", None: NEEDS_TIMM}[proof.agrees]
     notes = [note for remark in remarks(proof) for note in textwrap.wrap(remark, max(40, width - 4))]
     return "\n".join([f"{line}  {told}", *(f"    {note}" for note in notes)])
 
@@ -188,11 +191,17 @@ def _name_width(papers: Sequence[Paper]) -> int:
 
 def remarks(proof: Proof) -> list[str]:
     """What is to be said of a row of the check, each in one sentence."""
-    paper, measured = proof.paper, proof.paper.measured
+    paper = proof.paper
+    if proof.agrees is not False:
+        return _caveats(paper)
+    on_record = paper.measured.implementation if paper.measured else "ours, when it was put on record,"
+    return [f"{on_record} has {paper.params:,} params and {paper.macs:,} MACs.", *_caveats(paper)]
+
+
+def _caveats(paper: Paper) -> list[str]:
+    """What is to be known of the counts on record, each in one sentence."""
     said = []
-    if proof.agrees is False:
-        on_record = measured.implementation if measured else "ours when it was put on record"
-        said.append(f"{on_record} has {paper.params:,} params and {paper.macs:,} MACs.")
+    measured = paper.measured
     if measured is not None and measured.unseen_macs:
         said.append(
             f"A counter sees {paper.macs - measured.unseen_macs:,} MACs of {measured.implementation}; the "
@@ -213,7 +222,7 @@ def _rounding(paper: Paper) -> list[str]:
         params -= (paper.architecture.stages[-1].width + 1) * CLASSES
     told = ((published.params_m, params / 1e6, "M params"), (published.macs_g, paper.macs / 1e9, "G MACs"))
     return [
-        f"Published are {printed} {what}, which {counts:.{_digits(printed) + 1}f} does not round to."
+        f"Published are {printed} {what}, which {counts:.{_digits(printed) + 2}f} does not round to."
         for printed, counts, what in told
         if printed is not None and round(counts, _digits(printed)) != printed
     ]

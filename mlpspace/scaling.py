@@ -55,7 +55,8 @@ def _nearest_stem(architecture: Architecture, resolution: int, designed_for: int
     possible = [each for each in sizes if getattr(each, "unfit", lambda: None)() is None]
     able = [each for each in possible if resolution % (each.patch * merged) == 0]
     if not able:
-        needs = f"its stem and {architecture.mergings} mergings need" if architecture.mergings else "its stem needs"
+        number = architecture.mergings
+        needs = f"its stem and {number} merging{'s' * (number > 1)} need" if number else "its stem needs"
         raise ArchitectureError(f"{needs} a multiple of {possible[0].patch * merged} pixels, not {resolution}")
 
     def distance(stem: Any) -> tuple[float, int]:

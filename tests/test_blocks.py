@@ -14,16 +14,21 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mlpspace.architecture import (
+    Architecture,
     Axial,
     Bottleneck,
     ChannelFirst,
+    ClassTokenHead,
     Dense,
     ExternalAttentionUnit,
     Gating,
+    Head,
+    MeanHead,
     Mlp,
     NoChannelMixer,
     NoTokenMixer,
     ParallelDepthwise,
+    Patches,
     RepMlpBottleneck,
     RepMlpLight,
     Residual,
@@ -187,3 +192,15 @@ def test_gmlp_is_a_channel_half_alone() -> None:
 def test_a_mixer_with_its_own_norm_gets_no_norm_over_the_tokens_either() -> None:
     _, weights = made(replace(SCALED, token_mixer=Axial(), block=ChannelFirst()))
     assert not any(name.startswith("token.norm") for name in weights)
+
+
+@pytest.mark.parametrize(
+    ("head", "partition", "reason"),
+    [
+        (MeanHead(), 3, "stage 1: windows of 3 x 3 do not fill a map of 8 x 8"),
+        (ClassTokenHead(), 2, "stage 1: a class token has no place in its windows"),
+    ],
+)
+def test_windows_that_do_not_fill_the_tokens_are_refused(head: Head, partition: int, reason: str) -> None:
+    stage = replace(ALONE, block=RepMlpLight(partition=partition, groups=2))
+    assert Architecture(stem=Patches(patch=4), stages=(stage,), head=head).unfit(32) == reason

@@ -20,12 +20,12 @@ ROWS = (
     ("errors", "fields", "objectives"),
     ("architecture", "recipe", "pareto"),
     ("measurement", "space", "comparators", "scaling", "papers", "fixed_points"),
-    ("nets", "counts", "proof", "weights"),
+    ("nets", "counts", "proof", "weights", "token_matrices"),
     ("data", "device", "proxy", "throughput", "quiet", "evaluate"),
     ("ledger", "optuna_tables", "study", "front", "sampler", "manifest"),
     ("search",),
     ("engines",),
-    ("report", "plot", "papers_table"),
+    ("report", "plot", "papers_table", "plot_mixing", "retraining", "subjects", "machine_profile", "profile_table"),
     ("survey", "live"),
     ("driver",),
     ("cli",),
@@ -35,9 +35,11 @@ ROWS = (
 # Who may import the heavy libraries, at the top of the file or inside a function.
 MAY_IMPORT = {
     "ray": ("engines.ray_tune", "engines.ray_worker"),
-    "torch": ("comparators", "nets", "counts", "proof", "weights", "data", "device", "proxy", "throughput", "quiet")
-    + ("evaluate",)
-    + ("engines",),
+    "torch": (
+        *("nets", "counts", "proof", "weights", "comparators"),
+        *("data", "device", "proxy", "throughput", "quiet", "evaluate", "engines"),
+        *("token_matrices", "retraining", "machine_profile"),
+    ),
     "timm": ("comparators",),
     "click": ("cli",),
     "rich": ("cli", "live"),
@@ -48,6 +50,7 @@ NO_TORCH = ("data.catalog",)  # tells what datasets there are, to a command line
 QUICK: tuple[str, ...] = ("errors", "fields", "objectives", "architecture", "recipe", "pareto", "measurement", "space")
 QUICK += ("papers", "ledger", "optuna_tables", "study", "front", "manifest", "report", "live", "cli", "__init__")
 QUICK += ("__main__", "fixed_points", "plot", "survey", "driver", "plot", "comparators", "scaling", "papers_table")
+QUICK += ("plot_mixing", "subjects", "profile_table")
 SLOW_LIBRARIES = ("torch", "timm", "ray", "optuna", "pandas", "matplotlib")
 
 

@@ -160,7 +160,7 @@ def test_layers_are_counted_through_the_network_and_know_their_map():
 def test_a_mixer_without_a_token_matrix_is_refused_in_a_sentence(mixer):
     architecture = an_architecture(a_stage(mixer))
     assert matrices_of(architecture) == []
-    with pytest.raises(ArchitectureError, match="there is no token matrix to draw. It mixes tokens by"):
+    with pytest.raises(ArchitectureError, match=r"there is no token matrix to draw. It mixes tokens by"):
         check_matrices(architecture, 16)
     check_matrices(an_architecture(a_stage(mixer), a_stage(Linear())), 16)  # one is enough
 

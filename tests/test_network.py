@@ -26,10 +26,10 @@ from mlpspace.architecture import (
 )
 from mlpspace.errors import ArchitectureError
 from mlpspace.nets import build
+from mlpspace.nets.blocks import ResidualBlock as Block
 from mlpspace.nets.heads import ClassToken
 from mlpspace.nets.mergings import PatchMerging
 from mlpspace.nets.norms import Affine, BatchNorm, LayerNorm
-from mlpspace.nets.blocks import ResidualBlock as Block
 from mlpspace.nets.stems import PatchStem
 
 SMALL = Architecture(stem=Patches(patch=4), stages=(Stage(depth=2, width=16), Stage(depth=1, width=24)))

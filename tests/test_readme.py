@@ -10,7 +10,7 @@ import yaml
 from stubs import SPACE, Session, evaluate
 
 from mlpspace import cli, papers
-from mlpspace.architecture import CHANNEL_MIXERS, TOKEN_MIXERS
+from mlpspace.architecture import TABLES
 from mlpspace.data.catalog import DATASETS
 from mlpspace.engines import inline
 from mlpspace.fields import scalar_fields
@@ -52,11 +52,12 @@ def test_every_flag_in_it_exists_and_every_flag_that_exists_is_in_it():
     assert flags - told <= {"--draws", "--plain", "--seed"}  # those that help alone teaches
 
 
-@pytest.mark.parametrize("name", [*TOKEN_MIXERS, *CHANNEL_MIXERS])
-def test_every_mixer_stands_in_it_with_its_dimensions(name):
-    row = next((line for line in README.splitlines() if f"`{name}`" in line), None)
-    assert row is not None, f"add a row for {name} to the README"
-    for field in scalar_fields({**TOKEN_MIXERS, **CHANNEL_MIXERS}[name]):
+@pytest.mark.parametrize(("part", "name"), [(part, name) for part, table in TABLES.items() for name in table])
+def test_every_kind_stands_in_the_table_of_its_part_with_its_dimensions(part, name):
+    table = README.partition(f"| `{part}` | from |")[2].partition("\n\n")[0]
+    row = next((line for line in table.splitlines() if line.startswith(f"| `{name}` |")), None)
+    assert row is not None, f"add a row for {part} {name} to the README"
+    for field in scalar_fields(TABLES[part][name]):
         assert f"`{field}`" in row, f"{name}: {field}"
 
 

@@ -146,3 +146,9 @@ def test_a_stem_gives_the_map_the_architecture_speaks_of(stem: Stem) -> None:
         grid = Architecture(stem=stem, stages=(Stage(depth=1, width=WIDTH),), head=MeanHead()).grid(side)
         with torch.no_grad():
             assert made(stem)[0](an_image(side)).shape == (BATCH, grid[0], grid[0], WIDTH)
+
+
+def test_a_bottleneck_of_a_very_narrow_stage_still_has_a_channel() -> None:
+    module = STEMS[ResNetStem](ResNetStem(hidden=4), 3).eval()
+    with torch.no_grad():
+        assert module(torch.zeros(1, 3, 8, 8)).shape == (1, 2, 2, 3)

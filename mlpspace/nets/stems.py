@@ -20,6 +20,7 @@ from mlpspace.architecture import (
     ResNetStem,
     TokensToToken,
 )
+from mlpspace.nets.activations import Gelu
 from mlpspace.nets.cost import Cost, conv_cost, linear_cost
 from mlpspace.nets.folding import composed, scale_outputs
 from mlpspace.nets.norms import Affine, BatchNorm, LayerNorm
@@ -222,7 +223,7 @@ class _TokenBlock(nn.Module):
         self.value: nn.Module = nn.Linear(memory, width)
         self.project = nn.Linear(width, width)
         self.mlp_norm = LayerNorm(width)
-        self.mlp = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, width))
+        self.mlp = nn.Sequential(nn.Linear(width, width), Gelu(), nn.Linear(width, width))
 
     def forward(self, x: Tensor) -> Tensor:
         query = self.query(self.norm(x))  # (B, N, width)

@@ -52,7 +52,7 @@ def _swin(timm: str) -> Comparator:
 _LARGER = "ResMLP's table says 224 px of all its rows; the figures are those at the resolution given here."
 _SWIN = {
     "top1_note": SCRATCH,
-    "provenance": "secondary, partly from memory",
+    "provenance": "from secondary sources and from memory",
     "paper": "arXiv:2103.14030",
     "unverified": "The published figures were not read in the paper itself.",
 }

@@ -66,9 +66,8 @@ def _encode(dim: Dim, value: Value, what: str, point: Point) -> None:
         reading = word(dim.value) if isinstance(dim, Fixed) else str(dim)
         raise NotInSpace(f"{what} is {word(value)}, here it is {reading}")
     if not isinstance(dim, Fixed) and point.setdefault(dim.name, value) != value:
-        raise NotInSpace(
-            f"{what} is {word(value)} and {word(point[dim.name])} elsewhere; here {dim.name} is drawn once"
-        )
+        other = word(point[dim.name])
+        raise NotInSpace(f"{what} is {word(value)} and elsewhere {other}, here {dim.name} is one for both")
 
 
 def _encode_branch(branch: Branch, part: Any, table: str, what: str, point: Point) -> None:

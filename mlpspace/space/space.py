@@ -157,10 +157,11 @@ class Space:
         """The point of an architecture; the recipe's dimensions take their default (see `default_recipe`).
 
         Raises:
-            NotInSpace: it lies outside; the text says why, layout by layout and part by part.
+            NotInSpace: it lies outside; the text says why, part by part, for each layout with as many stages.
         """
+        alike = [layout for layout in self.layouts if len(layout.stages) == len(architecture.stages)]
         reasons = []
-        for layout in self.layouts:
+        for layout in alike or self.layouts:
             try:
                 point = encode_layout(layout, architecture)
             except NotInSpace as error:

@@ -6,6 +6,7 @@ import argparse
 import json
 import math
 import re
+import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -89,11 +90,11 @@ def _read_torch(path: Path) -> Any:
 
 
 def _read_numpy(path: Path) -> dict[str, Any]:
+    if not zipfile.is_zipfile(path):  # numpy takes anything else for a pickle
+        raise WeightsError("it is broken or no .npz, which is an archive of arrays under their names")
     try:
-        arrays = np.load(path, allow_pickle=False)
-        return {key: arrays[key] for key in arrays.files}
-    except AttributeError:
-        raise WeightsError("it is a .npy of one array, and a .npz of several with their names is needed") from None
+        with np.load(path, allow_pickle=False) as arrays:
+            return {key: arrays[key] for key in arrays.files}
     except Exception as error:  # as above
         if "allow_pickle" in str(error):
             raise WeightsError("it holds pickled objects, and reading those can execute code") from error

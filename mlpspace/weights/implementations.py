@@ -9,11 +9,8 @@ tensors lie otherwise. What has no row does not exist there: a network with such
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TypeAlias
-
-import torch
-from torch import Tensor
 
 from mlpspace.weights.forms import (
     BATCHED,
@@ -24,9 +21,9 @@ from mlpspace.weights.forms import (
     PATCHES,
     POINTWISE,
     POSITIONS,
+    STEPS,
     WINDOWS,
     Part,
-    Shape,
 )
 
 Parts: TypeAlias = Mapping[str, str | Part]
@@ -49,8 +46,6 @@ class Implementation:
     parts: Parts
     block: Callable[[Place], str] = lambda at: str(at.number)
     merging: Callable[[int], str] = str
-    # constants kept beside a tensor of ours: its name -> key there, and what must be there for our tensor's shape
-    constants: Mapping[str, tuple[str, Callable[[Shape], Tensor]]] = field(default_factory=dict)
     merged_mark: str | None = None  # the end of a key that only the merged (deploy) form has
 
 
@@ -329,17 +324,6 @@ REPMLP_RESNET = Implementation(
 )
 
 
-def _steps(axis: int) -> Callable[[Shape], Tensor]:
-    """Where CycleFC of kernel 3 reads each input channel, (1, 2C, 1, 1): down and right in turn; axis 0 is down."""
-
-    def steps(weight: Shape) -> Tensor:
-        offset = torch.zeros(weight[1], 2)
-        offset[:, axis] = (torch.arange(weight[1]) + 1) % 3 - 1
-        return offset.view(1, -1, 1, 1)
-
-    return steps
-
-
 CYCLEMLP = Implementation(
     name="ShoufaChen/CycleMLP",
     block=lambda at: f"{2 * at.map}.{at.within}",  # maps and mergings in turn
@@ -348,7 +332,9 @@ CYCLEMLP = Implementation(
         "overlapping_patches.conv": "patch_embed.proj",
         "token.norm": "network.{}.norm1",
         "cycle.rows": POINTWISE.of("network.{}.attn.sfc_h"),
+        "cycle.rows.steps": STEPS.of("network.{}.attn.sfc_h.offset"),
         "cycle.columns": POINTWISE.of("network.{}.attn.sfc_w"),
+        "cycle.columns.steps": STEPS.of("network.{}.attn.sfc_w.offset"),
         "cycle.place": "network.{}.attn.mlp_c",
         "cycle.reweight.0": "network.{}.attn.reweight.fc1",
         "cycle.reweight.2": "network.{}.attn.reweight.fc2",
@@ -359,10 +345,6 @@ CYCLEMLP = Implementation(
         "merging.conv": "network.{}.proj",
         "head.norm": "norm",
         "head.linear": "head",
-    },
-    constants={
-        "cycle.rows.weight": ("network.{}.attn.sfc_h.offset", _steps(axis=1)),
-        "cycle.columns.weight": ("network.{}.attn.sfc_w.offset", _steps(axis=0)),
     },
 )
 

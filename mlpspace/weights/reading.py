@@ -32,7 +32,6 @@ class Reading:
     implementation: Implementation
     parts: dict[str, tuple[Part, Shape]]  # each entry of ours: where it is there, and its shape here
     expected: dict[str, Shape]  # each key there with its shape
-    constants: dict[str, Tensor]  # those of the keys whose content is known
 
     def known(self, found: StateDict) -> int:
         """How many of the keys found are expected."""
@@ -50,8 +49,6 @@ class Reading:
                 lines.append(f"missing: {key} {_told(shape)}")
             elif tuple(found[key].shape) != shape:
                 lines.append(f"misshapen: {key} is {_told(found[key].shape)}, expected {_told(shape)}")
-            elif key in self.constants and not torch.equal(found[key].cpu().float(), self.constants[key]):
-                lines.append(f"other steps than those of the paper: {key}")
         return lines
 
     def ours(self, found: StateDict) -> dict[str, Tensor]:
@@ -91,7 +88,7 @@ def timm_reading(found: StateDict, comparator: Comparator, resolution: int) -> R
         if bias is not None and bias.dim() == 1:
             network = comparators.build(comparator, resolution, len(bias))
     shapes = {key: tuple(entry.shape) for key, entry in network.state_dict().items()}
-    return Reading(TIMM, {key: (SAME.of(key), shape) for key, shape in shapes.items()}, shapes, {})
+    return Reading(TIMM, {key: (SAME.of(key), shape) for key, shape in shapes.items()}, shapes)
 
 
 def classes_found(implementation: Implementation, found: StateDict) -> int | None:
@@ -104,7 +101,7 @@ def classes_found(implementation: Implementation, found: StateDict) -> int | Non
 
 def _reading(there: Implementation, architecture: Architecture, shapes: dict[str, Shape]) -> Reading | None:
     """None if it has no such part."""
-    reading = Reading(there, {}, {}, {})
+    reading = Reading(there, {}, {})
     rows = list(_rows(architecture))
     for ours, shape in shapes.items():
         inside, number = _place(there, architecture, rows, ours)
@@ -114,11 +111,6 @@ def _reading(there: Implementation, architecture: Architecture, shapes: dict[str
         keys = tuple(key.format(number) for key in part.keys)
         reading.parts[ours] = Part(keys, part.form), shape
         reading.expected.update(zip(keys, part.form.shapes(shape), strict=True))
-        if inside in there.constants:
-            key, rule = there.constants[inside]
-            constant = rule(shape)
-            reading.constants[key.format(number)] = constant
-            reading.expected[key.format(number)] = tuple(constant.shape)
     return reading
 
 

@@ -9,9 +9,9 @@ from functools import reduce
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from mlpspace.architecture import Axial, Local
+from mlpspace.nets.activations import Gelu
 from mlpspace.nets.cost import Cost, Grid, depthwise_cost, linear_cost
 from mlpspace.nets.folding import scale_outputs
 from mlpspace.nets.norms import Affine, BatchNorm
@@ -29,10 +29,11 @@ class LocalMixer(nn.Module):
     def __init__(self, mixer: Local, grid: Grid, width: int) -> None:
         super().__init__()
         self.norm: nn.Module = BatchNorm(width)
+        self.activation = Gelu()
         self.conv = Depthwise(mixer.kernel, width, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.conv(F.gelu(self.norm(x)))
+        return self.conv(self.activation(self.norm(x)))
 
     @staticmethod
     def cost(mixer: Local, grid: Grid, width: int) -> Cost:
@@ -64,6 +65,7 @@ class AxialMixer(nn.Module):
         self.fusion = mixer.fusion
         self.local = LocalMixer(Local(kernel=mixer.local), grid, width) if mixer.local else nn.Identity()
         self.norm: nn.Module = BatchNorm(width)
+        self.activation = Gelu()
         self.rows = TokenLinear(row, row)
         self.columns = TokenLinear(height, height)
         branches = 2 + mixer.identity
@@ -73,7 +75,7 @@ class AxialMixer(nn.Module):
             self.weights = nn.Parameter(torch.ones(branches))
 
     def forward(self, x: Tensor) -> Tensor:
-        z = F.gelu(self.norm(self.local(x)))
+        z = self.activation(self.norm(self.local(x)))
         rows = self.rows(z.flatten(0, 1)).view(z.shape)  # as (B * H, W, C)
         columns = self.columns(z.flatten(2)).view(z.shape)  # as (B, H, W * C)
         branches = [z, rows, columns] if self.identity else [rows, columns]

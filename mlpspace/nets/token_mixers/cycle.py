@@ -5,6 +5,8 @@ Shapes: B batch, H W map, C channels.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -18,19 +20,40 @@ class CycleLinear(nn.Linear):
 
     Channel i is read (i + k // 2) mod k - k // 2 positions further on, so the steps cycle through 0, 1, .. k // 2,
     -(k // 2), .. -1. Beyond the border all is zero. No deformable convolution is needed: channels of one step are one
-    shifted slice.
+    shifted slice. The steps are kept beside the weights, as (down, right) of each channel, since the official
+    checkpoints have them; a checkpoint with other steps, fractions of a position among them, is read at its own.
 
     Shape:
         x: (B, H, W, C). Returns (B, H, W, C).
     """
 
+    steps: Tensor  # (C, 2)
+
     def __init__(self, width: int, kernel: int, axis: int) -> None:
         super().__init__(width, width)
         self.kernel = kernel
         self.axis = axis  # 1: along the columns (H), 2: along the rows (W)
+        self.register_buffer("steps", cycle_steps(width, kernel, axis))
+        self.has_own_steps = False
+        self.register_load_state_dict_post_hook(_look_at_steps)
 
     def forward(self, x: Tensor) -> Tensor:
-        return super().forward(cycled(x, self.kernel, self.axis))
+        moved = read_between(x, self.steps) if self.has_own_steps else cycled(x, self.kernel, self.axis)
+        return super().forward(moved)
+
+
+def cycle_steps(width: int, kernel: int, axis: int) -> Tensor:
+    """(width, 2): how far down and to the right each channel is read."""
+    steps = torch.zeros(width, 2)
+    steps[:, axis - 1] = (torch.arange(width) + kernel // 2) % kernel - float(kernel // 2)
+    return steps
+
+
+def _look_at_steps(linear: CycleLinear, loaded: Any) -> None:
+    """After a checkpoint was loaded: does it read where the paper does?"""
+    if not linear.steps.is_meta:
+        steps = cycle_steps(linear.in_features, linear.kernel, linear.axis)
+        linear.has_own_steps = not torch.equal(linear.steps.cpu(), steps.to(linear.steps.dtype).cpu())
 
 
 def cycled(x: Tensor, kernel: int, axis: int) -> Tensor:
@@ -48,6 +71,21 @@ def cycled(x: Tensor, kernel: int, axis: int) -> Tensor:
         step = (first + reach) % kernel - reach
         y[..., first::kernel] = padded.narrow(axis, reach + step, length)[..., first::kernel]
     return y
+
+
+def read_between(x: Tensor, steps: Tensor) -> Tensor:
+    """x with each channel read at its own step, between positions by bilinear interpolation, beyond the border zero.
+
+    That is a depthwise convolution, the weight of a position falling linearly with its distance from the step.
+
+    Shape:
+        x: (B, H, W, C), steps: (C, 2). Returns (B, H, W, C).
+    """
+    reach = int(steps.abs().max().ceil())
+    taps = torch.arange(-reach, reach + 1, device=steps.device)
+    tents = (1 - (steps[:, :, None] - taps).abs()).clamp(min=0).to(x.dtype)  # (C, 2, taps)
+    kernel = tents[:, :1, :, None] * tents[:, 1:, None, :]  # (C, 1, taps, taps)
+    return F.conv2d(x.permute(0, 3, 1, 2), kernel, padding=reach, groups=len(steps)).permute(0, 2, 3, 1)
 
 
 class CycleMixer(nn.Module):

@@ -11,7 +11,6 @@ from torch.nn import functional as F
 
 from mlpspace.architecture import RepMlp
 from mlpspace.nets.cost import Cost, Grid, linear_cost
-from mlpspace.nets.folding import scale_inputs
 from mlpspace.nets.norms import Affine, BatchNorm
 
 
@@ -154,41 +153,6 @@ class FoldedRepMlp(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y = mixed_by_sets(x, self.weight).flatten(1, 2).unflatten(-1, (-1, len(self.bias)))  # (B, N, C / S, S)
         return (y + self.bias.T[:, None]).reshape(x.shape) * self.gate(x)
-
-    def folded_half(self, norm: nn.Module, scale: Tensor | None) -> FoldedRepMlpHalf | None:
-        """x + scale * self(norm(x)) as one module, where the norm is a scale and shift."""
-        if not isinstance(norm, Affine):
-            return None
-        times = len(norm.alpha) // len(self.bias)
-        row_sums = self.weight.double().sum(-1).T.repeat(1, times)  # (N, C)
-        offset = row_sums * norm.beta.double() + self.bias.double().T.repeat(1, times)
-        scale = torch.ones_like(norm.alpha) if scale is None else scale
-        scale_inputs(self.gate.reduce, norm.alpha, norm.beta)  # the mean of alpha * x + beta is alpha * mean + beta
-        return FoldedRepMlpHalf(
-            self.gate, self.weight, scale * norm.alpha, (scale.double() * offset).to(self.weight.dtype)
-        )
-
-
-class FoldedRepMlpHalf(nn.Module):
-    """A whole token half with RepMLP: x + gate(x) * (scale * matrix(x) + offset).
-
-    With M x the map over the tokens: ls * (M (alpha * x + beta) + b) = ls * alpha * (M x) + ls * (beta * M 1 + b).
-
-    Shape:
-        x: (B, H, W, C). Returns the same shape.
-    """
-
-    def __init__(self, gate: Gate, weight: Tensor, scale: Tensor, offset: Tensor) -> None:
-        super().__init__()
-        self.gate = gate
-        self.weight = nn.Parameter(weight)  # (S, N, N)
-        self.scale = nn.Parameter(scale)  # (C,)
-        self.offset = nn.Parameter(offset)  # (N, C)
-
-    def forward(self, x: Tensor) -> Tensor:
-        mixed = mixed_by_sets(x, self.weight).flatten(1, 2)  # (B, N, C)
-        y = torch.addcmul(self.offset, self.scale, mixed).view(x.shape)
-        return torch.addcmul(x, y, self.gate(x))
 
 
 def _kernels(mixer: RepMlp) -> range:
