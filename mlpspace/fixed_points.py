@@ -1,7 +1,7 @@
 """Fixed points: how a published network meets the task of a space.
 
 exact        as published, at the task's resolution
-resolution   the token grid kept as close as the pixels allow: another patch size
+resolution   the token grid kept as close as the pixels allow: another patch size, as `scaling` finds it
 space        also the nearest patch, depth and width that the space holds; the paper's block is kept as it is
 """
 

@@ -148,18 +148,20 @@ def _draw_scale(axes: Axes) -> None:
 
 
 _MEANINGS = {
-    "token": "linear, gating, repmlp: an image is a row of the layer's token matrix laid over the map, what the "
-    "framed token takes from each.",
-    "hidden unit": "dense: an image is what one hidden unit of the layer's token MLP takes from each token; the nine "
-    "units of largest weights.",
-    "line": "axial: the left matrix maps the positions of each row of the map, the right one those of each column; "
-    "outputs down, inputs across.",
+    "token": "an image is a row of the layer's token matrix laid over the map, what the framed token takes from each.",
+    "hidden unit": "an image is what one hidden unit of the layer's token MLP takes from each token; the nine units of "
+    "largest weights.",
+    "line": "the left matrix maps the positions of each row of the map, the right one those of each column; outputs "
+    "down, inputs across.",
 }
 
 
 def _notes(shown: Sequence[Sequence[TokenMatrix]], of: int) -> list[str]:
-    kinds = {matrix.outputs for group in shown for matrix in group}
-    notes = [text for outputs, text in _MEANINGS.items() if outputs in kinds]
+    notes = []
+    for outputs, meaning in _MEANINGS.items():
+        names = {m.name.split()[0]: None for group in shown for m in group if m.outputs == outputs}  # each once
+        if names:
+            notes.append(f"{', '.join(names)}: {meaning}")
     notes.append("Red adds, blue subtracts; the limit of the colours stands at the right of each layer.")
     if len(shown) < of:
         notes.append(f"{len(shown)} of {of} matrices, evenly spread.")

@@ -14,7 +14,7 @@ class Scaled(NamedTuple):
     """An architecture, and in words what was changed to get it; "" where nothing was."""
 
     architecture: Architecture
-    changes: str  # "patch 16 -> 2", "grid 14 x 14 -> 2 x 2, windows 7 -> 1"
+    changes: str  # "patch 16 -> 2, grid 14 x 14 -> 16 x 16"
 
 
 def scaled(architecture: Architecture, resolution: int, designed_for: int = 224) -> Scaled:
@@ -31,7 +31,7 @@ def scaled(architecture: Architecture, resolution: int, designed_for: int = 224)
     Example:
         >>> mixer_s16 = Architecture(stem=Patches(patch=16), stages=(Stage(depth=8, width=512),))
         >>> scaled(mixer_s16, 32).changes
-        'patch 16 -> 2'
+        'patch 16 -> 2, grid 14 x 14 -> 16 x 16'
     """
     if resolution == designed_for:
         architecture.grid(resolution)  # raises where it cannot stand there

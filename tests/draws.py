@@ -125,7 +125,7 @@ def randomise(network: nn.Module, seed: int = 0) -> nn.Module:
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, value in [*network.named_parameters(), *network.named_buffers()]:
-            if not value.is_floating_point():
+            if not value.is_floating_point() or name.endswith("steps"):  # constants of CycleMLP, no weights
                 continue
             noise = torch.randn(value.shape, generator=generator).to(value)
             if name.endswith("running_var"):

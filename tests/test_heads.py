@@ -26,7 +26,7 @@ from mlpspace.architecture import (
     Stage,
 )
 from mlpspace.nets import build
-from mlpspace.nets.heads import ENTRIES, HEADS, ClassToken, LearnedClassToken
+from mlpspace.nets.heads import HEADS, ClassToken, LearnedClassToken
 
 HEIGHT, ROW, WIDTH, BATCH, CLASSES = 3, 5, 8, 2, 7
 
@@ -75,23 +75,38 @@ def test_class_token_heads_read_the_first_token_alone(norm: str) -> None:
         np.testing.assert_allclose(put_out(module, x), expected, atol=1e-12)
 
 
-@pytest.mark.parametrize("kind", list(ENTRIES.values()))
-def test_a_class_token_comes_first_and_each_token_gets_its_position(kind: type[ClassToken]) -> None:
-    entry = randomise(kind((HEIGHT, ROW), WIDTH).double(), seed=1)
-    token, positions = entry.token.detach().numpy(), entry.positions.detach().numpy()
+def entered(entry: nn.Module, token: Array, positions: Array) -> None:
+    """`entry` puts `token` before the tokens and adds `positions` (N, C) to them."""
     found = put_out(entry, a_map())
     assert found.shape == (BATCH, 1, HEIGHT * ROW + 1, WIDTH)
-    np.testing.assert_allclose(found[:, 0, 0], np.tile(token + positions[0], (BATCH, 1)), atol=1e-12)
-    tokens = a_map().numpy().reshape(BATCH, -1, WIDTH)
-    np.testing.assert_allclose(found[:, 0, 1:], tokens + positions[1:], atol=1e-12)
+    np.testing.assert_allclose(found[:, 0, 0], np.tile(token, (BATCH, 1)), atol=1e-12)
+    np.testing.assert_allclose(found[:, 0, 1:], a_map().numpy().reshape(BATCH, -1, WIDTH) + positions, atol=1e-12)
+
+
+def test_a_class_token_comes_first_and_each_token_gets_its_position() -> None:
+    entry = randomise(ClassToken(ClassTokenHead(), (HEIGHT, ROW), WIDTH).double(), seed=1)
+    token, positions = entry.token.detach().numpy(), entry.positions.detach().numpy()
+    entered(entry, token + positions[0], positions[1:])
+
+
+def test_learned_positions_are_a_map_stretched_to_that_of_the_tokens() -> None:
+    entry = randomise(LearnedClassToken(LearnedClassTokenHead(side=2), (HEIGHT, ROW), WIDTH).double(), seed=1)
+    weights = {name: value.numpy() for name, value in entry.state_dict().items()}
+    stretched = np.zeros((HEIGHT, ROW, WIDTH))
+    for h in range(HEIGHT):
+        for w in range(ROW):  # a position's middle, on the map of 2 x 2, held between the middles of its border
+            y, x = (min(max((i + 0.5) * 2 / n - 0.5, 0), 1) for i, n in ((h, HEIGHT), (w, ROW)))
+            for dy, dx in ((0, 0), (0, 1), (1, 0), (1, 1)):
+                share = (y if dy else 1 - y) * (x if dx else 1 - x)
+                stretched[h, w] += share * weights["positions"][:, dy, dx]
+    entered(entry, weights["token"] + weights["token_position"], stretched.reshape(-1, WIDTH))
 
 
 def test_learned_positions_are_trained_and_start_small_and_random() -> None:
-    positions = LearnedClassToken((14, 14), 192).positions
+    positions = LearnedClassToken(LearnedClassTokenHead(), (14, 14), 192).positions
     assert positions.requires_grad
     assert 0.015 < positions.std() < 0.025
-    assert positions.abs().max() <= 2.0
-    assert not ClassToken((14, 14), 192).positions.requires_grad
+    assert not ClassToken(ClassTokenHead(), (14, 14), 192).positions.requires_grad
 
 
 @pytest.mark.parametrize("norm", NORMS)

@@ -168,7 +168,7 @@ def test_the_mean_head_reads_all_tokens_alike() -> None:
 
 
 def test_the_class_token_comes_first_and_positions_are_the_fixed_sinusoid() -> None:
-    entry = ClassToken((2, 3), 8)
+    entry = ClassToken(ClassTokenHead(), (2, 3), 8)
     x = torch.randn(4, 2, 3, 8)
     with torch.no_grad():
         y = entry(x) - entry.positions

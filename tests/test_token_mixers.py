@@ -33,6 +33,7 @@ from mlpspace.architecture import (
     TokenMixer,
 )
 from mlpspace.nets.token_mixers import TOKEN_MIXERS
+from mlpspace.nets.token_mixers.cycle import CycleLinear
 
 HEIGHT, ROW, WIDTH, BATCH = 3, 5, 8, 2  # height and width of the map differ, so that no mixer can confuse them
 
@@ -243,6 +244,29 @@ def test_cycle_reads_each_channel_at_its_own_step_and_weighs_three_maps(kernel: 
     expected = linear(mixed, weights, "project")
     assert hidden.shape == (BATCH, WIDTH // 4)
     np.testing.assert_allclose(put_out(module, image()), expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("axis", [1, 2])
+def test_cycle_reads_between_positions_where_a_checkpoint_says_so(axis: int) -> None:
+    """1.25 further on is three quarters of the next position and a quarter of the one after it, zeros outside."""
+    linear = CycleLinear(4, kernel=3, axis=1).double()
+    steps = torch.zeros(4, 2)
+    steps[1, axis - 1] = 1.25
+    linear.load_state_dict({"weight": torch.eye(4), "bias": torch.zeros(4), "steps": steps})
+    x = image()[..., :4]
+    ahead = torch.cat([x, torch.zeros_like(x)], dim=axis)
+    expected = x.clone()
+    length = x.shape[axis]
+    expected[..., 1] = (0.75 * ahead.narrow(axis, 1, length) + 0.25 * ahead.narrow(axis, 2, length))[..., 1]
+    np.testing.assert_allclose(put_out(linear, x), expected.numpy(), atol=1e-12)
+
+
+def test_cycle_goes_back_to_the_papers_steps_with_their_checkpoint() -> None:
+    linear, published = CycleLinear(4, kernel=3, axis=1), CycleLinear(4, kernel=3, axis=1)
+    linear.load_state_dict({**published.state_dict(), "steps": torch.ones(4, 2)})
+    assert linear.has_own_steps
+    linear.load_state_dict(published.state_dict())
+    assert not linear.has_own_steps
 
 
 @pytest.mark.parametrize("kernel", [0, 1, 5])

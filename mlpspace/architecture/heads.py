@@ -34,9 +34,13 @@ class ClassTokenHead(Checked):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LearnedClassTokenHead(Checked):
-    """As `ClassTokenHead`, the position embeddings learned (Feed-forward-only, arXiv:2105.02723)."""
+    """As `ClassTokenHead`, the position embeddings learned, as a map that is stretched to that of the tokens.
+
+    Feed-forward-only's, arXiv:2105.02723.
+    """
 
     norm: str = takes(OneOf(NORMS), "layer")
+    side: int = takes(Whole(1, 1024), 14)  # of the learned map
 
     joins_tokens: ClassVar[bool] = True
 

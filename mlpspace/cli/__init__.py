@@ -297,7 +297,8 @@ def _draw_mixing(study: Study, trial: Trial, path: Path, data: dict[str, str], d
     network = retrained(study, trial, space, data=data, device_name=device, write=_told)
     matrices = token_matrices(network, trial.architecture, space.resolution)
     title = f"What trial {trial.number} of {study.folder} learned"
-    trained = f"{space.fidelity.epochs[-1]} epochs of {space.fidelity.dataset}"
+    epochs = space.fidelity.epochs[-1]
+    trained = f"{epochs} epoch{'s' * (epochs > 1)} of {space.fidelity.dataset}"
     plot_mixing(matrices, path, title=title, subtitle=f"{trial.label or trial.architecture.describe()}; {trained}")
     _told(f"wrote {path}")
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from mlpspace.architecture import ClassMlpHead, ClassTokenHead, LearnedClassTokenHead, MeanHead, Mlp, PlainHead
 from mlpspace.nets.blocks import Half
@@ -158,11 +159,11 @@ class ClassToken(nn.Module):
         x: (B, H, W, C). Returns (B, 1, N + 1, C).
     """
 
-    def __init__(self, grid: Grid, width: int) -> None:
+    def __init__(self, head: ClassTokenHead, grid: Grid, width: int) -> None:
         super().__init__()
         self.token = nn.Parameter(torch.empty(width))
         nn.init.trunc_normal_(self.token, std=0.02)
-        self.positions = nn.Parameter(self.first_positions(grid, width), requires_grad=False)
+        self.positions = nn.Parameter(_sinusoid(grid[0] * grid[1] + 1, width), requires_grad=False)
 
     def forward(self, x: Tensor) -> Tensor:
         b, _, _, c = x.shape
@@ -170,33 +171,47 @@ class ClassToken(nn.Module):
         return (x + self.positions).unsqueeze(1)  # (B, 1, N + 1, C)
 
     @staticmethod
-    def cost(grid: Grid, width: int) -> Cost:
+    def cost(head: ClassTokenHead, grid: Grid, width: int) -> Cost:
         return Cost(params=width + (grid[0] * grid[1] + 1) * width)
 
-    @staticmethod
-    def first_positions(grid: Grid, width: int) -> Tensor:
-        """(N + 1, C): sine in the even channels, cosine in the odd ones, one frequency for each pair."""
-        channel = torch.arange(width)
-        frequency = 10000.0 ** -(2 * (channel // 2) / width)
-        angle = torch.arange(grid[0] * grid[1] + 1)[:, None] * frequency
-        return torch.where(channel % 2 == 0, angle.sin(), angle.cos())
+
+def _sinusoid(positions: int, width: int) -> Tensor:
+    """(positions, width): sine in the even channels, cosine in the odd ones, one frequency for each pair."""
+    channel = torch.arange(width)
+    frequency = 10000.0 ** -(2 * (channel // 2) / width)
+    angle = torch.arange(positions)[:, None] * frequency
+    return torch.where(channel % 2 == 0, angle.sin(), angle.cos())
 
 
-class LearnedClassToken(ClassToken):
+class LearnedClassToken(nn.Module):
     """A class token before the tokens, then a learned position embedding added to each of them.
+
+    The embeddings of the tokens are a map of `side` x `side`, stretched (bilinearly) where the tokens are others.
 
     Shape:
         x: (B, H, W, C). Returns (B, 1, N + 1, C).
     """
 
-    def __init__(self, grid: Grid, width: int) -> None:
-        super().__init__(grid, width)
-        self.positions.requires_grad_(True)
+    def __init__(self, head: LearnedClassTokenHead, grid: Grid, width: int) -> None:
+        super().__init__()
+        self.grid = grid
+        self.token = nn.Parameter(torch.empty(width))
+        self.token_position = nn.Parameter(torch.empty(width))
+        self.positions = nn.Parameter(torch.empty(width, head.side, head.side))
+        for parameter in self.parameters():
+            nn.init.trunc_normal_(parameter, std=0.02)
+
+    def forward(self, x: Tensor) -> Tensor:
+        positions: Tensor = self.positions
+        if positions.shape[1:] != self.grid:
+            positions = F.interpolate(positions[None], size=self.grid, mode="bilinear", align_corners=False)[0]
+        tokens = x.flatten(1, 2) + positions.flatten(1).T  # (B, N, C)
+        first = (self.token + self.token_position).expand(len(x), 1, -1)
+        return torch.cat([first, tokens], dim=1).unsqueeze(1)  # (B, 1, N + 1, C)
 
     @staticmethod
-    def first_positions(grid: Grid, width: int) -> Tensor:
-        """(N + 1, C), small and random."""
-        return nn.init.trunc_normal_(torch.empty(grid[0] * grid[1] + 1, width), std=0.02)
+    def cost(head: LearnedClassTokenHead, grid: Grid, width: int) -> Cost:
+        return Cost(params=2 * width + head.side**2 * width)
 
 
 HEADS: dict[type[Any], Any] = {
@@ -206,4 +221,4 @@ HEADS: dict[type[Any], Any] = {
     LearnedClassTokenHead: ClassTokenClassifier,
     ClassMlpHead: ClassMlpClassifier,
 }
-ENTRIES: dict[type[Any], type[ClassToken]] = {ClassTokenHead: ClassToken, LearnedClassTokenHead: LearnedClassToken}
+ENTRIES: dict[type[Any], Any] = {ClassTokenHead: ClassToken, LearnedClassTokenHead: LearnedClassToken}

@@ -68,7 +68,7 @@ def build(architecture: Architecture | Comparator, resolution: int, classes: int
     stem: nn.Module = STEMS[type(architecture.stem)](architecture.stem, stages[0].width)
     entry = ENTRIES.get(type(architecture.head))
     if entry is not None:
-        stem = nn.Sequential(stem, entry(_stem_grid(architecture, resolution), stages[0].width))
+        stem = nn.Sequential(stem, entry(architecture.head, _stem_grid(architecture, resolution), stages[0].width))
     blocks: list[nn.Module] = []
     for index, (stage, grid) in enumerate(zip(stages, grids, strict=True)):
         if index and stage.merge:
@@ -93,7 +93,7 @@ def cost(architecture: Architecture, resolution: int, classes: int) -> Cost:
     total: Cost = STEMS[type(architecture.stem)].cost(architecture.stem, resolution, stages[0].width)
     entry = ENTRIES.get(type(architecture.head))
     if entry is not None:
-        total += entry.cost(_stem_grid(architecture, resolution), stages[0].width)
+        total += entry.cost(architecture.head, _stem_grid(architecture, resolution), stages[0].width)
     for index, (stage, grid) in enumerate(zip(stages, grids, strict=True)):
         if index and stage.merge:
             merging = MERGINGS[type(architecture.merging)]

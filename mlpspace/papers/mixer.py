@@ -57,12 +57,9 @@ def _mixer(
             notes=notes,
         )
 
-    exact = "GELU is exact, as in timm; the authors' JAX code approximates it by tanh: that is the network NAME_tanh."
-    tanh = "GELU by its tanh approximation, which is JAX's default: for the official weights."
-    return (
-        paper(name, "gelu", exact.replace("NAME", name)),
-        paper(f"{name}_tanh", "gelu_tanh", f"{tanh} Counts as {name}: a GELU has neither params nor MACs."),
-    )
+    exact = f"GELU is exact, as in timm; its authors' JAX code takes the tanh approximation: that is {name}_tanh."
+    tanh = f"For the official weights: GELU by its tanh approximation, JAX's default. It counts as {name} does."
+    return paper(name, "gelu", exact), paper(f"{name}_tanh", "gelu_tanh", tanh)
 
 
 _PAIRS = (
@@ -118,8 +115,8 @@ FFONLY = (
         1024,
         206,
         71.4,
-        counted=(206_213_048, 10_713_014_272),
-        notes="Patches of 32 pixels, unlike the smaller two.",
+        counted=(206_363_576, 10_713_014_272),
+        notes="Patches of 32 pixels, unlike the smaller two; its 14 x 14 map of positions is stretched to 7 x 7.",
     ),
 )
 

@@ -18,9 +18,6 @@ class Source:
     paper: str  # "arXiv:2105.01601"
     code: str  # "owner/repository: file"
 
-    def __str__(self) -> str:
-        return "; ".join(part for part in (self.paper, self.code) if part)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Published:

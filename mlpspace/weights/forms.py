@@ -14,9 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
-import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 Shape: TypeAlias = tuple[int, ...]
 
@@ -41,13 +39,6 @@ class Form:
         return Part(keys, self)
 
 
-def _positions(shape: Shape, token: Tensor, grid: Tensor) -> Tensor:
-    side = math.isqrt(shape[0] - 1)
-    if side != grid.shape[-1]:
-        grid = F.interpolate(grid, size=(side, side), mode="bilinear", align_corners=False)
-    return torch.cat([token[0], grid[0].flatten(1).T])
-
-
 # (...) -> (...)
 SAME = Form(-1, lambda shape: (shape,), lambda shape, x: x)
 # a linear map (O, I) as a 1 x 1 convolution
@@ -60,8 +51,8 @@ WINDOWS = Form(2, lambda shape: ((shape[0], shape[1] // 4, 2, 2),), lambda shape
 MATRICES = Form(3, lambda shape: ((shape[0] * shape[1], shape[2], 1, 1),), lambda shape, x: x)
 # one number a channel (C,), for tokens (B, N, C)
 CHANNELS = Form(1, lambda shape: ((1, 1, *shape),), lambda shape, x: x)
-# the position embeddings of class token and map (N + 1, C) in two, that of the map 14 x 14 and stretched to fit
-POSITIONS = Form(2, lambda shape: ((1, 1, shape[1]), (1, shape[1], 14, 14)), _positions)
+# a map of position embeddings (C, side, side)
+POSITIONS = Form(3, lambda shape: ((1, *shape),), lambda shape, x: x)
 # how far down and to the right each channel is read (C, 2), as the offsets of a deformable 1 x 1 convolution
 STEPS = Form(2, lambda shape: ((1, 2 * shape[0], 1, 1),), lambda shape, x: x)
 # position embeddings (N + 1, C) in one, for tokens (B, N + 1, C)

@@ -139,7 +139,8 @@ FEED_FORWARD = Implementation(
     parts={
         "patches.project": PATCHES.of("patch_embed.proj"),
         "entry.token": CHANNELS.of("cls_token"),
-        "entry.positions": POSITIONS.of("pos_encoding.cls_pos_embed", "pos_encoding.pos_embed"),
+        "entry.token_position": CHANNELS.of("pos_encoding.cls_pos_embed"),
+        "entry.positions": POSITIONS.of("pos_encoding.pos_embed"),
         "channel.norm": "blocks.{}.norm1",
         "mlp.expand": "blocks.{}.mlp1.fc1",
         "mlp.project": "blocks.{}.mlp1.fc2",
