@@ -35,7 +35,7 @@ def test_the_notebook_in_it_runs(tmp_path, monkeypatch):
     (tmp_path / "spaces").symlink_to(ROOT / "spaces")
     with Session(Path("studies/run1"), text=SPACE) as search:
         inline.run(search, device="cpu", evaluate=evaluate)
-    (code,) = [block for block in blocks("python") if block.startswith("import mlpspace")]
+    (code,) = [block for block in blocks("python") if block.startswith("import mlpspace, numpy")]
     names: dict[str, object] = {}
     exec(code, names)
     assert names["front"].sum() >= 1

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from mlpspace.architecture import plain, words
-from mlpspace.architecture.blocks import Block, Residual
-from mlpspace.architecture.channel_mixers import ChannelMixer, Mlp, NoChannelMixer
+from mlpspace.architecture.blocks import Block, ParallelDepthwise, Residual
+from mlpspace.architecture.channel_mixers import ChannelMixer, Gating, Mlp, NoChannelMixer
 from mlpspace.architecture.heads import NORMS, Head, MeanHead
 from mlpspace.architecture.stems import AnyMerging, Merging, Stem
 from mlpspace.architecture.token_mixers import Dense, NoTokenMixer, TokenMixer, hidden_width
@@ -45,6 +45,18 @@ class Stage(Checked):
         elif alone:
             return "a block without a token mixer and a channel mixer does nothing"
         return None
+
+    @property
+    def idle(self) -> tuple[str, ...]:
+        """Those of its fields that change nothing in this block."""
+        own_mixers = getattr(self.block, "own_mixers", False)
+        token = not (own_mixers or isinstance(self.token_mixer, NoTokenMixer))
+        channel = not (own_mixers or isinstance(self.channel_mixer, NoChannelMixer))
+        uses = {
+            "norm": channel or (token and not getattr(self.token_mixer, "own_norm", False)),
+            "layer_scale": token or (channel and not isinstance(self.block, ParallelDepthwise)),
+        }
+        return tuple(name for name, used in uses.items() if not used)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,7 +101,9 @@ class Architecture:
             for name, default in _LATER.items():
                 if part.get(name) == default:
                     del part[name]
-        for stage in told["stages"]:
+        for stage, described in zip(told["stages"], self.stages, strict=True):
+            for name in described.idle:
+                del stage[name]
             width = stage["width"]
             if stage["token_mixer"]["kind"] == "none":
                 stage["token_mixer"] = {"kind": "none"}
@@ -98,6 +112,9 @@ class Architecture:
                     del mixer["activation"]
                 if mixer["kind"] == "dense_units":
                     mixer |= {"kind": "dense", "hidden": mixer.pop("units")}
+                elif isinstance(described.channel_mixer, Gating) and mixer["kind"] == "gating":
+                    mixer["hidden"] = 2 * described.channel_mixer.gate(width)
+                    del mixer["ratio"]
                 elif "ratio" in mixer and mixer["kind"] != "dense_by_tokens":
                     # two ratios that round to one hidden width are one network
                     mixer["hidden"] = hidden_width(mixer.pop("ratio"), width)
