@@ -15,12 +15,13 @@ from typing import Any, ClassVar, TypeAlias
 
 @dataclass(frozen=True, slots=True)
 class Whole:
-    """An integer of the closed range [low, high]; `odd` leaves out the even ones, `or_zero` lets 0 stand for off."""
+    """An integer of the closed range [low, high]; `odd` or `even` leaves out the others, `or_zero` has 0 for off."""
 
     low: int
     high: int | None = None
     odd: bool = False
     or_zero: bool = False
+    even: bool = False
 
     def complaint(self, value: object) -> str | None:
         """Why `value` will not do, with the nearest that would; None if it will do."""
@@ -28,7 +29,7 @@ class Whole:
             return f"is not a whole number (it takes {self})"
         if self.or_zero and value == 0:
             return None
-        if value < self.low or (self.high is not None and value > self.high) or (self.odd and value % 2 == 0):
+        if value < self.low or (self.high is not None and value > self.high) or self._wrong_parity(value):
             return f"is not {self}; the nearest is {self.nearest(value)}"
         return None
 
@@ -36,10 +37,13 @@ class Whole:
         if self.or_zero and value <= self.low // 2:
             return 0
         inside = max(self.low, value if self.high is None else min(value, self.high))
-        return inside + 1 if self.odd and inside % 2 == 0 else inside
+        return inside + 1 if self._wrong_parity(inside) else inside
+
+    def _wrong_parity(self, value: int) -> bool:
+        return (self.odd and value % 2 == 0) or (self.even and value % 2 == 1)
 
     def __str__(self) -> str:
-        what = "an odd number" if self.odd else "a whole number"
+        what = "an odd number" if self.odd else "an even number" if self.even else "a whole number"
         span = f"from {self.low}" if self.high is None else f"from {self.low} to {self.high}"
         return f"{what} {span}{', or 0 for none' if self.or_zero else ''}"
 
@@ -122,6 +126,11 @@ class Checked:
                 raise ValueError(f"{type(self).__name__}.{name}: {value!r} {complaint}")
             if isinstance(what, Real) and value is not None:
                 object.__setattr__(self, name, float(value))  # 2 and 2.0 are one value, and one content id
+
+
+def default_of(kind: type[Any], name: str) -> Any:
+    """The default of a field of a dataclass."""
+    return next(f.default for f in dataclasses.fields(kind) if f.name == name)
 
 
 def scalar_fields(kind: type[Any]) -> dict[str, Takes]:

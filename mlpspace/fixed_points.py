@@ -26,7 +26,7 @@ from mlpspace.architecture import (
     TokensToToken,
     kind_of,
 )
-from mlpspace.errors import ArchitectureError
+from mlpspace.errors import ArchitectureError, SpaceError
 from mlpspace.scaling import with_fitting_windows
 from mlpspace.space.dims import contains, nearest, values
 from mlpspace.space.layout import LayoutPlaces
@@ -51,15 +51,24 @@ def fixed_points(space: Space, broken: Broken) -> list[FixedPoint]:
     Two that become one network in this space are one fixed point, whose label names both.
 
     Raises:
-        ArchitectureError: one cannot stand at the task's resolution in that fit.
+        SpaceError: some cannot stand at the task's resolution in that fit: each with its reason.
     """
     found: dict[str, FixedPoint] = {}
+    mistakes = []
     for name in space.fixed_points.names:
-        point = _fixed_point(name, space, broken)
+        try:
+            point = _fixed_point(name, space, broken)
+        except ArchitectureError as error:
+            mistakes.append(
+                f"{space.path}: fixed point {name} cannot take part (fit: {space.fixed_points.fit}): {error}"
+            )
+            continue
         twin = found.get(point.architecture.id)
         if twin is not None:
             point = dataclasses.replace(twin, label=f"{twin.label}, also {point.label}")
         found[point.architecture.id] = point
+    if mistakes:
+        raise SpaceError(mistakes)
     return list(found.values())
 
 
@@ -69,7 +78,7 @@ def _fixed_point(name: str, space: Space, broken: Broken) -> FixedPoint:
         architecture = papers.architecture(name)
         reason = architecture.unfit(space.resolution)
         if reason:
-            raise ArchitectureError(f"fixed point {name}: {reason}")
+            raise ArchitectureError(reason)
         changes = ""
     elif fit == "resolution":
         architecture, changes = papers.at_resolution(name, space.resolution)
@@ -116,7 +125,7 @@ def _in_space(name: str, space: Space, broken: Broken) -> Architecture:
     chosen = best or fallback
     if chosen is None:
         told = " or ".join(each.name for each in layouts)
-        raise ArchitectureError(f"fixed point {name}: no size of layout {told} can hold its block: {reason}")
+        raise ArchitectureError(f"no size of layout {told} can hold its block: {reason}")
     return chosen[1]
 
 
@@ -124,7 +133,7 @@ _FACTORS = tuple(0.85**i for i in range(25))  # down to a fiftieth
 
 
 def _patches(layout: LayoutPlaces, resolution: int) -> list[int]:
-    stride = 2 ** (len(layout.stages) - 1)
+    stride = 2 ** sum(contains(stage.merge, True) for stage in layout.stages[1:])
     return [p for p in values(layout.patch) or [] if isinstance(p, int) and resolution % (p * stride) == 0]
 
 
@@ -149,7 +158,8 @@ def _resized(
     if isinstance(head, ClassTokenHead | LearnedClassTokenHead) and len(stages) > 1:
         head = MeanHead(norm=head.norm)
     stem = _with_patch(published.stem, patch)
-    return dataclasses.replace(published, stem=stem, stages=tuple(stages), head=head)
+    # what LayerNorms add to the variance is the space's: too small a thing to keep a network outside
+    return dataclasses.replace(published, stem=stem, stages=tuple(stages), head=head, norm_eps=layout.norm_eps)
 
 
 def _with_patch(stem: Stem, patch: int) -> Stem:

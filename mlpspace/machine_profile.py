@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from mlpspace import comparators
 from mlpspace.comparators import Comparator
 from mlpspace.counts import counted, profile
 from mlpspace.device import cores, describe, dtype_of, free_memory_bytes, key, training_precision
@@ -98,7 +97,7 @@ def _counted(subject: Subject, batch: int, device: torch.device, precision: str)
     """The row as it is before anything is measured."""
     if isinstance(subject.network, Comparator):
         with torch.device("meta"):
-            network = _built(subject)
+            network = build(subject.network, subject.resolution, subject.classes)
         params, macs = counted(network, subject.resolution)
     else:
         counts = profile(subject.network, subject.resolution, subject.classes)
@@ -146,17 +145,11 @@ def _throughput(
     )
 
 
-def _built(subject: Subject) -> nn.Module:
-    if isinstance(subject.network, Comparator):
-        return comparators.build(subject.network, subject.resolution, subject.classes)
-    return build(subject.network, subject.resolution, subject.classes)
-
-
 def _deployed(subject: Subject) -> nn.Module:
     """The network in the form that is measured: a comparator as timm builds it, ours deployed."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)
-        network = _built(subject).eval()
+        network = build(subject.network, subject.resolution, subject.classes).eval()
     return network if isinstance(subject.network, Comparator) else deploy(network)
 
 

@@ -9,7 +9,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from mlpspace.architecture import Architecture, to_dict
-from mlpspace.papers.published import CLASSES, Paper
+from mlpspace.papers.published import ARITHMETIC, CLASSES, Paper
 from mlpspace.report import count
 from mlpspace.space.writer import layout_yaml
 
@@ -174,10 +174,14 @@ def check_summary(proofs: Sequence[Proof]) -> str:
     """What the check found."""
     built = [proof for proof in proofs if proof.agrees is not None]
     differing = [proof.paper.name for proof in built if not proof.agrees]
-    recorded = sum(proof.paper.measured is not None for proof in built)
+    witnesses = [proof.paper.measured.implementation for proof in built if proof.paper.measured]
+    by_hand = witnesses.count(ARITHMETIC)
+    beside = f"{len(witnesses) - by_hand} of them beside another implementation"
+    beside += f" and {by_hand} beside arithmetic alone" if by_hand else ""
+    none = "none differs" if built else "so nothing was checked"
     lines = [
-        f"{len(built)} built and counted at {CLASSES:,} classes, {recorded} of them beside another implementation; "
-        f"{'none differs' if not differing else f'{len(differing)} differ: ' + ', '.join(differing)}"
+        f"{len(built)} built and counted at {CLASSES:,} classes, {beside}; "
+        f"{none if not differing else f'{len(differing)} differ: ' + ', '.join(differing)}"
     ]
     missing = [proof for proof in proofs if proof.agrees is None]
     if missing:

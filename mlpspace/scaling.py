@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from mlpspace.architecture import Architecture
+from mlpspace.architecture import PIXELS, Architecture
 from mlpspace.errors import ArchitectureError
 from mlpspace.fields import Whole, scalar_fields
 
@@ -25,6 +25,11 @@ def scaled(architecture: Architecture, resolution: int, designed_for: int = 224)
     more, so that there are about as many of them as before. Hidden widths keep their saying: those said as a share of
     the tokens follow them, those said as a share of the channels or as a number stay.
 
+    Args:
+        designed_for: pixels of the images it was designed for, since an architecture does not know them. Of a
+            published network they are `papers.paper(name).resolution`, which `papers.at_resolution(name, resolution)`
+            takes by itself.
+
     Raises:
         ArchitectureError: it has no form at that resolution; the text says why.
 
@@ -33,6 +38,11 @@ def scaled(architecture: Architecture, resolution: int, designed_for: int = 224)
         >>> scaled(mixer_s16, 32).changes
         'patch 16 -> 2, grid 14 x 14 -> 16 x 16'
     """
+    if not isinstance(architecture, Architecture):
+        raise ArchitectureError(f"an architecture can be scaled, not {architecture!r}. A comparator is as timm has it.")
+    complaint = PIXELS.complaint(resolution)
+    if complaint:
+        raise ArchitectureError(f"resolution {resolution!r} {complaint}")
     if resolution == designed_for:
         architecture.grid(resolution)  # raises where it cannot stand there
         return Scaled(architecture, "")
@@ -51,8 +61,8 @@ def _nearest_stem(architecture: Architecture, resolution: int, designed_for: int
         return stem, ""
     merged = 2**architecture.mergings
     assert takes.high is not None
-    sizes = [replace(stem, patch=patch) for patch in range(takes.low, takes.high + 1)]
-    possible = [each for each in sizes if getattr(each, "unfit", lambda: None)() is None]
+    sizes = (patch for patch in range(takes.low, takes.high + 1) if takes.complaint(patch) is None)
+    possible = [replace(stem, patch=patch) for patch in sizes]
     able = [each for each in possible if resolution % (each.patch * merged) == 0]
     if not able:
         number = architecture.mergings

@@ -142,12 +142,16 @@ class Search:
         self._known: set[tuple[str, str]] = set()  # (architecture id, recipe) of every trial
         self._next_number = 0
         self._most_at_work = 0
+        labels = set()
         for trial in trials:
             self._remember(trial)
+            labels.add(trial.label)
+        # by label too: what a published network is may have been put right since the study began
         self._fixed = [
             point
             for point in fixed_points(space, self._broken)
             if (point.architecture.id, space.default_recipe().to_json()) not in self._known
+            and point.label not in labels
         ]
 
     # --- what an engine calls ---

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from mlpspace.architecture import TOKEN_MIXERS, Architecture, kind_of
+from mlpspace.architecture import BLOCKS, TOKEN_MIXERS, Architecture, Stage, kind_of
 from mlpspace.errors import ArchitectureError
 from mlpspace.nets import build, deploy
 from mlpspace.nets.channel_mixers import GatingMlp
@@ -69,11 +69,17 @@ def check_matrices(architecture: Architecture, resolution: int) -> None:
         network = build(architecture, resolution, classes=1).eval()
     if any(type(module) in _MATRICES for module in network.modules()):
         return
-    kinds = {kind_of(TOKEN_MIXERS, stage.token_mixer): None for stage in architecture.stages}  # each once, in order
+    kinds = {_mixes_by(stage): None for stage in architecture.stages}  # each once, in order
     raise ArchitectureError(
         f"{architecture.describe()}: there is no token matrix to draw. It mixes tokens by {', '.join(kinds)}, "
         "and only dense, linear, axial and repmlp token mixers and the gating channel mixer have one."
     )
+
+
+def _mixes_by(stage: Stage) -> str:
+    if getattr(stage.block, "own_mixers", False):
+        return kind_of(BLOCKS, stage.block)
+    return kind_of(TOKEN_MIXERS, stage.token_mixer)
 
 
 def _blocks(network: Network, architecture: Architecture, resolution: int) -> Iterator[tuple[nn.Module, int]]:

@@ -198,7 +198,7 @@ def test_a_mixer_with_its_own_norm_gets_no_norm_over_the_tokens_either() -> None
     ("head", "partition", "reason"),
     [
         (MeanHead(), 3, "stage 1: windows of 3 x 3 do not fill a map of 8 x 8"),
-        (ClassTokenHead(), 2, "stage 1: a class token has no place in its windows"),
+        (ClassTokenHead(), 2, "stage 1: repmlp_light looks at a map, and a class token puts the tokens into one row"),
     ],
 )
 def test_windows_that_do_not_fill_the_tokens_are_refused(head: Head, partition: int, reason: str) -> None:

@@ -156,9 +156,11 @@ def test_the_check_exits_1_where_ours_differs(capsys, monkeypatch):
     assert (code, json.loads(out)["rows"][0]["agrees"]) == (1, False)
 
 
-def test_a_comparator_that_cannot_be_built_is_no_failure(capsys, without_timm):
+def test_a_comparator_that_cannot_be_built_is_no_failure_but_alone_checks_nothing(capsys, without_timm):
+    assert mlpspace(capsys, "papers", "--check", "deit_s", "mixer_s32")[0] == 0
     code, out, _ = mlpspace(capsys, "papers", "--check", "deit_s")
-    assert code == 0
+    assert code == 1
+    assert "so nothing was checked" in out
     assert out.splitlines()[1].endswith("needs mlpspace[timm]")
     assert "1 not built. Comparators are built by timm, which does not import here" in out
     _, out, _ = mlpspace(capsys, "papers", "--check", "deit_s", "--json")

@@ -243,6 +243,7 @@ def trial_with(study: Path, mixer: str) -> int:
     return next(number for number, text in rows if f'"kind": "{mixer}"' in text)
 
 
+@pytest.mark.slow
 def test_show_trains_the_trial_again_to_the_same_accuracy_and_draws_it(study, capsys):
     number = trial_with(study, "linear")
     before = {path: path.read_bytes() for path in study.iterdir() if path.is_file()}
@@ -259,6 +260,7 @@ def test_show_trains_the_trial_again_to_the_same_accuracy_and_draws_it(study, ca
     assert {path: path.read_bytes() for path in study.iterdir() if path.is_file()} == before
 
 
+@pytest.mark.slow
 def test_what_cannot_be_drawn_is_told_before_anything_is_trained(study, capsys):
     linear, convolution = trial_with(study, "linear"), trial_with(study, "dwconv")
     for arguments, told in (

@@ -264,9 +264,9 @@ def test_cycle_reads_between_positions_where_a_checkpoint_says_so(axis: int) -> 
 def test_cycle_goes_back_to_the_papers_steps_with_their_checkpoint() -> None:
     linear, published = CycleLinear(4, kernel=3, axis=1), CycleLinear(4, kernel=3, axis=1)
     linear.load_state_dict({**published.state_dict(), "steps": torch.ones(4, 2)})
-    assert linear.has_own_steps
+    assert linear.reach == 1
     linear.load_state_dict(published.state_dict())
-    assert not linear.has_own_steps
+    assert linear.reach is None
 
 
 @pytest.mark.parametrize("kernel", [0, 1, 5])

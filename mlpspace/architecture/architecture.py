@@ -8,13 +8,15 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from mlpspace.architecture import plain, words
-from mlpspace.architecture.blocks import Block, ParallelDepthwise, Residual
+from mlpspace.architecture.blocks import Block, ChannelFirst, ParallelDepthwise, Residual
 from mlpspace.architecture.channel_mixers import ChannelMixer, Gating, Mlp, NoChannelMixer
 from mlpspace.architecture.heads import NORMS, Head, MeanHead
 from mlpspace.architecture.stems import AnyMerging, Merging, Stem
 from mlpspace.architecture.token_mixers import Dense, NoTokenMixer, TokenMixer, hidden_width
 from mlpspace.errors import ArchitectureError
 from mlpspace.fields import Checked, Flag, OneOf, Real, Whole, takes
+
+PIXELS = Whole(1)  # what a resolution takes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,20 +49,32 @@ class Stage(Checked):
         return None
 
     @property
+    def needs_map(self) -> str | None:
+        """Why a class token cannot be among its tokens; None if it can."""
+        for name in ("token_mixer", "block"):
+            part = getattr(self, name)
+            if getattr(part, "needs_map", False):
+                kind = words.kind_of(plain.TABLES[name], part)
+                return f"{kind} looks at a map, and a class token puts the tokens into one row"
+        return None
+
+    @property
     def idle(self) -> tuple[str, ...]:
         """Those of its fields that change nothing in this block."""
         own_mixers = getattr(self.block, "own_mixers", False)
         token = not (own_mixers or isinstance(self.token_mixer, NoTokenMixer))
         channel = not (own_mixers or isinstance(self.channel_mixer, NoChannelMixer))
+        # the token half of that block has a norm of its own kind
+        own_norm = getattr(self.token_mixer, "own_norm", False) or isinstance(self.block, ChannelFirst)
         uses = {
-            "norm": channel or (token and not getattr(self.token_mixer, "own_norm", False)),
+            "norm": channel or (token and not own_norm),
             "layer_scale": token or (channel and not isinstance(self.block, ParallelDepthwise)),
         }
         return tuple(name for name, used in uses.items() if not used)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Architecture:
+class Architecture(Checked):
     """Stem, stages with merging between them, head.
 
     Example:
@@ -73,13 +87,12 @@ class Architecture:
     stages: tuple[Stage, ...]
     merging: AnyMerging = Merging()
     head: Head = MeanHead()
-    norm_eps: float = 1e-6  # added to the variance by every LayerNorm; the papers' code differs in it
+    norm_eps: float = takes(Real(0.0, 0.1, above=True), 1e-6)  # LayerNorms add it to the variance; papers differ
 
     def __post_init__(self) -> None:
         if not self.stages:
             raise ValueError("an architecture has at least one stage")
-        if isinstance(self.norm_eps, bool) or not isinstance(self.norm_eps, int | float) or not 0 < self.norm_eps < 1:
-            raise ValueError(f"Architecture.norm_eps: {self.norm_eps!r} is not a number between 0 and 1")
+        Checked.__post_init__(self)
         # what has no effect must not tell two equal networks apart
         if not self.stages[0].merge:
             object.__setattr__(self, "stages", (replace(self.stages[0], merge=True), *self.stages[1:]))
@@ -93,7 +106,10 @@ class Architecture:
 
     @property
     def id(self) -> str:
-        """Content id: equal for equal networks however they were written, 12 hexadecimal digits."""
+        """Content id, 12 hexadecimal digits: equal for networks that differ only in what changes nothing.
+
+        Such as two ratios that round to one hidden width.
+        """
         told = plain.to_dict(self)
         if told["merging"]["kind"] == "conv":  # before there were others, it had no kind
             del told["merging"]["kind"]
@@ -133,22 +149,21 @@ class Architecture:
 
     def unfit(self, resolution: int) -> str | None:
         """Why this architecture cannot be built at that resolution; None if it can."""
+        complaint = PIXELS.complaint(resolution)
+        if complaint:
+            return f"resolution {resolution!r} {complaint}"
         stride = self.stem.stride * 2**self.mergings
         if resolution % stride:
             merged = f" and {self.mergings} merging{'s' * (self.mergings > 1)}" if self.mergings else ""
             return f"a stem of stride {self.stem.stride}{merged} needs a multiple of {stride} pixels, not {resolution}"
-        rule = getattr(self.stem, "unfit", None)
-        reason = rule() if rule else None
-        if reason:
-            return str(reason)
         joins_tokens = getattr(self.head, "joins_tokens", False)
         for number, (stage, side) in enumerate(zip(self.stages, self._sides(resolution), strict=True), 1):
             reason = stage.unfit()
             partition = getattr(stage.block, "partition", 1)
             if not reason and side % partition:
                 reason = f"windows of {partition} x {partition} do not fill a map of {side} x {side}"
-            if not reason and partition > 1 and joins_tokens:
-                reason = "a class token has no place in its windows"
+            if not reason and joins_tokens:
+                reason = stage.needs_map
             if not reason and not stage.merge and stage.width != self.stages[number - 2].width:
                 reason = "it goes on with the map of the stage before, so it has that stage's width"
             if reason:

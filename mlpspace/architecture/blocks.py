@@ -32,6 +32,8 @@ class ParallelDepthwise(Checked):
 
     kernel: int = takes(Whole(1, 31, odd=True), 3)
 
+    needs_map: ClassVar[bool] = True
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExternalAttentionUnit(Checked):
@@ -50,6 +52,7 @@ class Bottleneck(Checked):
     """ResNet's: 1 x 1 to a quarter of the channels, 3 x 3, 1 x 1 back, each with BatchNorm (arXiv:1512.03385)."""
 
     own_mixers: ClassVar[bool] = True
+    needs_map: ClassVar[bool] = True
 
     def unfit_for_width(self, width: int) -> str | None:
         """Why this block cannot have that width; None if it can."""
@@ -65,6 +68,7 @@ class RepMlpLight(Checked):
     kernel: int = takes(Whole(1, 15, odd=True), 5)  # convolutions 1, 3, .. kernel beside it
 
     own_mixers: ClassVar[bool] = True
+    needs_map: ClassVar[bool] = True
     width_rule: ClassVar[tuple[str, ...]] = ("groups",)
 
     def unfit_for_width(self, width: int) -> str | None:
@@ -82,6 +86,7 @@ class RepMlpBottleneck(Checked):
     reduction: int = takes(Whole(1, 64), 2)
 
     own_mixers: ClassVar[bool] = True
+    needs_map: ClassVar[bool] = True
     width_rule: ClassVar[tuple[str, ...]] = ("reduction", "groups")
 
     def unfit_for_width(self, width: int) -> str | None:

@@ -66,18 +66,12 @@ class OverlappingPatches(Checked):
 class ConvPatches(Checked):
     """SPACH's stem of four convolutions: 7 x 7 of stride 2, two of 3 x 3, patches of p / 2, then LayerNorm."""
 
-    patch: int = takes(Whole(2, 64))
+    patch: int = takes(Whole(2, 64, even=True))
     hidden: int = takes(Whole(1, 4096), 64)  # channels of the first three
 
     @property
     def stride(self) -> int:
         return self.patch
-
-    def unfit(self) -> str | None:
-        """Why there is no such stem; None if there is."""
-        return (
-            None if self.patch % 2 == 0 else f"a stem of four convolutions needs an even patch size, not {self.patch}"
-        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,8 +1,8 @@
 """Token mixers of the language: what moves information between positions. Their modules are in `nets.token_mixers`.
 
 Each kind is one small dataclass with a row in `TOKEN_MIXERS`; its fields are dimensions that a space file may name.
-`own_norm`: the module norms its input itself, so a block puts no norm before it. `width_rule`: the fields that
-`unfit_for_width` looks at.
+`own_norm`: the module norms its input itself, so a block puts no norm before it. `needs_map`: it looks at neighbours,
+so a class token must not have put the tokens into one row. `width_rule`: the fields that `unfit_for_width` looks at.
 """
 
 from __future__ import annotations
@@ -73,6 +73,7 @@ class Axial(Checked):
     identity: bool = takes(Flag(), True)  # the third branch, x itself
 
     own_norm: ClassVar[bool] = True
+    needs_map: ClassVar[bool] = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +83,7 @@ class Local(Checked):
     kernel: int = takes(Whole(3, 15, odd=True), 3)
 
     own_norm: ClassVar[bool] = True
+    needs_map: ClassVar[bool] = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,6 +110,8 @@ class DepthwiseConv(Checked):
 
     kernel: int = takes(Whole(1, 31, odd=True), 3)
 
+    needs_map: ClassVar[bool] = True
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SeparableConv(Checked):
@@ -115,12 +119,16 @@ class SeparableConv(Checked):
 
     kernel: int = takes(Whole(1, 31, odd=True), 3)
 
+    needs_map: ClassVar[bool] = True
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Conv(Checked):
     """One full convolution."""
 
     kernel: int = takes(Whole(1, 31, odd=True), 3)
+
+    needs_map: ClassVar[bool] = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,6 +139,8 @@ class Cycle(Checked):
     """
 
     kernel: int = takes(Whole(1, 31, odd=True), 3)  # positions that the channels cycle through
+
+    needs_map: ClassVar[bool] = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,6 +153,7 @@ class RepMlp(Checked):
     share_sets: int = takes(Whole(1, 4096), 1)  # matrices; the channels share them in turn
     kernel: int = takes(Whole(1, 15, odd=True, or_zero=True), 3)  # convolutions 1, 3, .. kernel beside it; 0: none
 
+    needs_map: ClassVar[bool] = True
     width_rule: ClassVar[tuple[str, ...]] = ("share_sets",)
 
     def unfit_for_width(self, width: int) -> str | None:

@@ -8,7 +8,7 @@ from typing import Any
 from mlpspace.architecture.blocks import BLOCKS
 from mlpspace.architecture.channel_mixers import CHANNEL_MIXERS
 from mlpspace.architecture.heads import HEADS
-from mlpspace.architecture.stems import STEMS, Patches
+from mlpspace.architecture.stems import MERGINGS, STEMS, Patches
 from mlpspace.architecture.token_mixers import TOKEN_MIXERS
 
 
@@ -22,8 +22,9 @@ def describe(architecture: Any) -> str:
         last_of_run = index + 1 == len(architecture.stages) or tails[index + 1] != tails[index]
         link = "" if not index else " > " if stage.merge else " + "
         parts.append(f"{link}{shape} {tails[index]}" if last_of_run else f"{link}{shape}")
-    head = kind_of(HEADS, architecture.head)
-    end = "" if head in ("mean", "plain") else f", {head.replace('_', ' ')}"
+    merging, head = kind_of(MERGINGS, architecture.merging), kind_of(HEADS, architecture.head)
+    end = "" if merging == "conv" else f", merging {merging.removesuffix('_conv').replace('_', ' ')}"
+    end += "" if head == "mean" else f", {head.replace('_', ' ')}"
     return f"{_stem(architecture.stem)}, {''.join(parts)}{end}"
 
 
@@ -45,7 +46,7 @@ def _stage(stage: Any) -> str:
     return " ".join(words)
 
 
-_SHORT = {"ratio": "r", "local": "local", "memory": "s", "heads": "h", "kernel": "k", "expansion": "e", "units": "u"}
+_SHORT = {"ratio": "r", "memory": "s", "heads": "h", "kernel": "k", "expansion": "e", "units": "u", "share_sets": "s"}
 
 
 def _part(table: dict[str, type[Any]], part: Any) -> list[str]:

@@ -62,7 +62,7 @@ def _check(asked: Sequence[Paper], as_json: bool) -> None:
         click.echo(json.dumps({"rows": [papers_table.check_json(proof) for proof in proofs]}, indent=2))
     else:
         click.echo(f"\n{papers_table.check_summary(proofs)}")
-    if any(proof.agrees is False for proof in proofs):
+    if any(proof.agrees is False for proof in proofs) or all(proof.agrees is None for proof in proofs):
         raise click.exceptions.Exit(NOTHING)
 
 

@@ -33,7 +33,7 @@ from mlpspace.nets.norms import NORMS, Affine, BatchNorm
 from mlpspace.nets.resnet import BottleneckBlock, RepMlpBottleneckBlock, RepMlpLightBlock
 from mlpspace.nets.token_mixers import TOKEN_MIXERS
 from mlpspace.nets.token_mixers.convolutions import Depthwise
-from mlpspace.nets.token_mixers.external_attention import ExternalAttentionMixer, double_normalised
+from mlpspace.nets.token_mixers.external_attention import double_normalised
 
 
 class Half(nn.Module):
@@ -66,8 +66,6 @@ class Half(nn.Module):
         if self.scale is not None and last is not None:
             scale_outputs(last, self.scale)
             self.scale = None
-        if isinstance(self.mixer, ExternalAttentionMixer):
-            self.mixer = self.mixer.merged()
         return self if self.scale is not None else FoldedHalf(self.norm, self.mixer)
 
 
@@ -88,11 +86,14 @@ class FoldedHalf(nn.Module):
         return y.add_(x)
 
 
-def token_half(stage: Stage, grid: Grid) -> nn.Module:
-    """The token half of a stage's blocks: `Half`, or nothing."""
+def token_half(stage: Stage, grid: Grid, norm: nn.Module | None = None) -> nn.Module:
+    """The token half of a stage's blocks: `Half`, or nothing. `norm` stands for the stage's where it is given."""
     if isinstance(stage.token_mixer, NoTokenMixer):
         return nn.Identity()
-    norm = nn.Identity() if _brings_norm(stage) else NORMS[stage.norm](stage.width)
+    if norm is None:
+        norm = NORMS[stage.norm](stage.width)
+    if _brings_norm(stage):
+        norm = nn.Identity()
     mixer = TOKEN_MIXERS[type(stage.token_mixer)](stage.token_mixer, grid, stage.width)
     return Half(norm, mixer, stage.width, stage.layer_scale)
 
@@ -105,12 +106,13 @@ def channel_half(stage: Stage, grid: Grid, layer_scale: float | None) -> nn.Modu
     return Half(NORMS[stage.norm](stage.width), mixer, stage.width, layer_scale)
 
 
-def token_cost(stage: Stage, grid: Grid) -> Cost:
-    """What `token_half` costs."""
+def token_cost(stage: Stage, grid: Grid, norm: Cost | None = None) -> Cost:
+    """What `token_half` costs; `norm`: what a norm in place of the stage's does."""
     if isinstance(stage.token_mixer, NoTokenMixer):
         return Cost()
     cost: Cost = TOKEN_MIXERS[type(stage.token_mixer)].cost(stage.token_mixer, grid, stage.width)
-    cost += Cost() if _brings_norm(stage) else NORMS[stage.norm].cost(stage.width)
+    if not _brings_norm(stage):
+        cost += NORMS[stage.norm].cost(stage.width) if norm is None else norm
     return cost + _scale_cost(stage.width, stage.layer_scale)
 
 
@@ -160,19 +162,14 @@ class ChannelFirstBlock(nn.Module):
     def __init__(self, stage: Stage, grid: Grid) -> None:
         super().__init__()
         self.channel = channel_half(stage, grid, stage.layer_scale)
-        self.token = token_half(stage, grid)
-        if isinstance(self.token, Half) and not _brings_norm(stage):
-            self.token.norm = TokenNorm(grid)
+        self.token = token_half(stage, grid, norm=TokenNorm(grid))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.token(self.channel(x))
 
     @staticmethod
     def cost(stage: Stage, grid: Grid) -> Cost:
-        cost = token_cost(stage, grid) + channel_cost(stage, grid, stage.layer_scale)
-        if isinstance(stage.token_mixer, NoTokenMixer) or _brings_norm(stage):
-            return cost
-        return cost + TokenNorm.cost(grid) + NORMS[stage.norm].cost(stage.width) * -1
+        return channel_cost(stage, grid, stage.layer_scale) + token_cost(stage, grid, norm=TokenNorm.cost(grid))
 
 
 class TokenNorm(nn.Module):

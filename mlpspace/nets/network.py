@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from mlpspace import comparators
 from mlpspace.architecture import Architecture
 from mlpspace.comparators import Comparator
+from mlpspace.errors import ArchitectureError
+from mlpspace.fields import Whole
 from mlpspace.nets.blocks import BLOCKS
 from mlpspace.nets.channel_mixers import GateLinear
 from mlpspace.nets.cost import Cost, Grid
@@ -64,6 +66,13 @@ def build(architecture: Architecture | Comparator, resolution: int, classes: int
     """
     if isinstance(architecture, Comparator):
         return comparators.build(architecture, resolution, classes)
+    if not isinstance(architecture, Architecture):
+        raise ArchitectureError(
+            f"an architecture can be built, such as mlpspace.papers.get(NAME), not {architecture!r}"
+        )
+    complaint = Whole(1).complaint(classes)
+    if complaint:
+        raise ArchitectureError(f"classes {classes!r} {complaint}")
     stages, grids = architecture.stages, _grids(architecture, resolution)
     stem: nn.Module = STEMS[type(architecture.stem)](architecture.stem, stages[0].width)
     entry = ENTRIES.get(type(architecture.head))

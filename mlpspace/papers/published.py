@@ -44,6 +44,7 @@ class Measured:
 
 
 OFFICIAL = "the official code"
+ARITHMETIC = "arithmetic alone"
 SURGERY = "surgery on the official code"
 
 

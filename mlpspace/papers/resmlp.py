@@ -18,7 +18,17 @@ from mlpspace.architecture import (
     Stage,
     TokenMixer,
 )
-from mlpspace.papers.published import OFFICIAL, SCRATCH, SURGERY, Measured, Paper, Published, Source, measured_on
+from mlpspace.papers.published import (
+    ARITHMETIC,
+    OFFICIAL,
+    SCRATCH,
+    SURGERY,
+    Measured,
+    Paper,
+    Published,
+    Source,
+    measured_on,
+)
 
 _SOURCE = Source("arXiv:2105.03404", "facebookresearch/deit: resmlp_models.py")
 _LINEAR, _MEAN = Linear(), MeanHead(norm="affine")
@@ -64,7 +74,7 @@ def _class_mlp(
         published=Published(
             params_m=published[0], macs_g=published[1], top1=published[2], top1_note=f"{SCRATCH}, class-MLP pooling"
         ),
-        measured=Measured(params=params, implementation="arithmetic alone"),
+        measured=Measured(params=params, implementation=ARITHMETIC),
         counted=counted,
         unverified="No code is public: the two class-MLP layers are read from one sentence of the paper; the params of "
         "all three sizes agree with it, its wiring and LayerScale are taken on trust.",
@@ -189,7 +199,7 @@ ABLATIONS = (
         (15.4, 3.0, 77.7),
         norm="layer",
         measured=(15_350_872, 3_009_739_776),
-        implementation="arithmetic alone",
+        implementation=ARITHMETIC,
         notes="LayerNorm has as many params as the affine map it stands for.",
         unverified="No code is public: LayerScale and the norm of the head are taken to be those of resmlp_s12.",
     ),

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from mlpspace.fields import scalar_fields
 from mlpspace.space.dims import Branch, Choice, Dim, Span, Value, kind_choice, values, word
 from mlpspace.space.layout import LayoutPlaces
 from mlpspace.space.layout_count import BRANCHES, Key, count_layout, ruled_places
@@ -48,11 +49,7 @@ def _no_patch(value: int, resolution: int, halvings: int, stem: type[Any]) -> st
 
 
 def _may_have(stem: type[Any], patch: int) -> bool:
-    try:
-        made = stem(patch=patch)
-    except ValueError:
-        return False
-    return not (hasattr(made, "unfit") and made.unfit())
+    return scalar_fields(stem)["patch"].complaint(patch) is None
 
 
 def check_points(reader: LayoutReader, layouts: tuple[LayoutPlaces, ...], resolution: int) -> None:

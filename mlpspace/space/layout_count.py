@@ -98,7 +98,7 @@ class _Count:
         self.heads = _settings(layout.head, elsewhere=layout.stages[-1].norm)
         self.joints: dict[Any, tuple[_Joint, _Joint]] = {}
         # of one walk
-        self.joins = False  # whether the head joins a token to the map, which then passes neither merging nor window
+        self.joins = False  # whether the head joins a token to the map, which then passes no merging and is no map
         self.shared: dict[int, Any] = {}  # id of a shared place -> its value; of mixers None: no stage has them
         self.first_side = 0
         self.walked: dict[_State, int] = {}
@@ -108,8 +108,7 @@ class _Count:
         by_side: dict[int, int] = {}
         for stem in _settings(self.layout.stem):
             side, rest = divmod(self.resolution, stem.part.stride)
-            rule = getattr(stem.part, "unfit", None)
-            if rest or (rule and rule()):
+            if rest:
                 continue
             if side not in by_side:
                 kinds = {_joins(head) for head in self.heads}
@@ -196,7 +195,8 @@ class _Count:
     def fits(self, part: Any, width: int, side: int) -> bool:
         rule = getattr(part, "unfit_for_width", None)
         window = getattr(part, "partition", 1)
-        return not (rule and rule(width)) and side % window == 0 and not (self.joins and window > 1)
+        in_row = self.joins and getattr(part, "needs_map", False)
+        return not (rule and rule(width)) and side % window == 0 and not in_row
 
     def end(self, state: _State) -> int:
         """Settings of merging and head."""

@@ -19,7 +19,7 @@ from mlpspace.architecture import (
     Residual,
     Stage,
 )
-from mlpspace.fields import Real, scalar_fields
+from mlpspace.fields import default_of, scalar_fields
 from mlpspace.space.dims import Branch, Dim, Fixed, Option, Place
 from mlpspace.space.layout import LayoutPlaces, StagePlaces, brings_mixers
 from mlpspace.space.place_reader import PlaceReader
@@ -30,9 +30,7 @@ NETWORK_FIELDS = ("patch", "stem", "merging", "head", "norm_eps")
 LAYOUT_FIELDS = (*NETWORK_FIELDS, *STAGE_FIELDS, "stages")
 MIXERS = ("token_mixer", "channel_mixer")
 MERGES = ("merge", "merging")
-NORM_EPS = Real(0.0, 0.1, above=True)
 
-_NORM_EPS: Any = Architecture.__dataclass_fields__["norm_eps"].default
 
 Scope: TypeAlias = dict[str, Place | None]
 """The places that one part of a file says itself; None for one with a mistake."""
@@ -152,7 +150,7 @@ class LayoutReader(PlaceReader):
             elif field in TABLES:
                 found[field] = self.branch(node, prefix + field, TABLES[field])
             elif field == "norm_eps":
-                good, value = self.scalar(node, field, NORM_EPS)
+                good, value = self.scalar(node, field, scalar_fields(Architecture)[field])
                 found[field] = self.remember(Fixed(value), node.line) if good else None
             elif field in STAGE_FIELDS:
                 found[field] = self.dim(node, prefix + field, scalar_fields(Stage)[field], field)
@@ -223,7 +221,7 @@ class LayoutReader(PlaceReader):
             "merge": Fixed(True),
             "merging": _default("merging", "conv", Merging),
             "head": _default("head", "mean", MeanHead),
-            "norm_eps": Fixed(_NORM_EPS),
+            "norm_eps": Fixed(default_of(Architecture, "norm_eps")),
         }
         if field in defaults:
             return defaults[field]

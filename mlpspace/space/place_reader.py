@@ -141,8 +141,11 @@ class PlaceReader:
             self.mistakes.add(node.line, f"{shown}: a log range begins above 0.")
             return None
         if isinstance(takes, Whole):
-            if takes.odd and (ends.log or (step or 1) % 2):
-                self.mistakes.add(node.line, f"{shown} holds even numbers; it takes {takes}: {low}..{high} step 2.")
+            if (takes.odd or takes.even) and (ends.log or (step or 1) % 2):
+                self.mistakes.add(
+                    node.line,
+                    f"{shown} holds {'even' if takes.odd else 'odd'} numbers; it takes {takes}: {low}..{high} step 2.",
+                )
                 return None
             step = None if ends.log else step or 1
         if step is not None:

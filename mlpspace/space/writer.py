@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from mlpspace.architecture import TABLES, Architecture, MeanHead, Merging, Patches, Stage, kind_of
-from mlpspace.fields import scalar_fields
+from mlpspace.fields import default_of, scalar_fields
 from mlpspace.space.dims import word
 
 _MIXERS = ("token_mixer", "channel_mixer")
@@ -41,7 +41,7 @@ def _network(architecture: Architecture) -> dict[str, str]:
     norm = architecture.stages[-1].norm
     if architecture.head != MeanHead(norm=norm):
         said["head"] = _kind("head", architecture.head, norm=norm)
-    if architecture.norm_eps != Architecture.__dataclass_fields__["norm_eps"].default:
+    if architecture.norm_eps != default_of(Architecture, "norm_eps"):
         said["norm_eps"] = word(architecture.norm_eps)
     return said
 

@@ -42,6 +42,10 @@ def convert(state_dict: Mapping[str, Any], name: str) -> dict[str, Tensor]:
         >>> ours.load_state_dict(mlpspace.weights.convert(theirs, "resmlp_s12"))  # doctest: +SKIP
     """
     paper = papers.paper(name)
+    if not isinstance(state_dict, Mapping):
+        raise WeightsError(
+            f"{name}: a state dict is needed, tensors under their keys, not a {type(state_dict).__name__}"
+        )
     found = {key: _tensor(key, value) for key, value in state_dict.items()}
     if isinstance(paper.architecture, Comparator):
         try:
@@ -65,7 +69,10 @@ def _read(found: StateDict, reading: Reading, name: str, whose: Callable[[], str
     mistakes = reading.mistakes(found)
     if not mistakes:
         return reading.ours(found)
-    advice = whose() or f"read as {reading.implementation.name} has it"
+    advice = whose()
+    if advice.startswith("they are ours"):
+        raise WeightsError(f"{name}: these weights do not fit, {advice}")
+    advice = advice or f"read as {reading.implementation.name} has it"
     raise WeightsError("\n  ".join([f"{name}: these weights do not fit, {advice}", *mistakes]))
 
 
@@ -101,7 +108,9 @@ def _fits(found: StateDict, architecture: Architecture, resolution: int) -> bool
 _NO_PARAMETERS = ("running_mean", "running_var", "num_batches_tracked", "offset")
 
 
-def _tensor(key: str, value: Any) -> Tensor:
+def _tensor(key: Any, value: Any) -> Tensor:
+    if not isinstance(key, str):
+        raise WeightsError(f"the key {key!r} is no text: give the state dict itself")
     if isinstance(value, Tensor):
         return value.detach()
     if isinstance(value, np.ndarray):

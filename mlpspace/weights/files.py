@@ -86,7 +86,9 @@ def _read_torch(path: Path) -> Any:
                     'torch.save(torch.load(FILE, weights_only=False)["model"], NEW_FILE)'
                 ) from error
             line = str(error).strip().partition("\n")[0]
-            raise WeightsError(f"torch cannot read it, it is broken or no file of torch's ({line})") from error
+            # torch's own words on what it refuses advise to drop the protection
+            because = f" ({line})" if line and not line.startswith("Weights only load failed") else ""
+            raise WeightsError(f"torch cannot read it, it is broken or no file of torch's{because}") from error
 
 
 def _read_numpy(path: Path) -> dict[str, Any]:
@@ -103,14 +105,19 @@ def _read_numpy(path: Path) -> dict[str, Any]:
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
     """8 bytes with the length of the header, the header in JSON, the numbers (safetensors's README, "Format")."""
-    content = bytearray(path.read_bytes())
+    try:
+        content = bytearray(path.stat().st_size)  # in one piece: frombuffer wants memory that may be written
+        with path.open("rb") as file:
+            file.readinto(content)
+    except OSError as error:
+        raise WeightsError(f"it cannot be read ({error.strerror})") from error
     start = 8 + int.from_bytes(content[:8], "little")
     if not 8 < start <= len(content):
         raise WeightsError("it ends before its header does, it is broken or no .safetensors")
     try:
         header = json.loads(content[8:start])
         return {key: _tensor(content, start, entry) for key, entry in header.items() if key != "__metadata__"}
-    except (ValueError, TypeError, AttributeError, KeyError) as error:
+    except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
         raise WeightsError(f"its header is none of a .safetensors, or is broken ({error})") from error
 
 

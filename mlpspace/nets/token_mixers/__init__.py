@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import nn
 
-from mlpspace.architecture import (
+from mlpspace.architecture.token_mixers import (
     Attention,
     Axial,
     Conv,

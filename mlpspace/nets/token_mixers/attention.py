@@ -8,7 +8,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mlpspace.architecture import Attention
+from mlpspace.architecture.token_mixers import Attention
 from mlpspace.nets.cost import Cost, Grid, linear_cost
 
 

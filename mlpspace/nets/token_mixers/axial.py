@@ -10,7 +10,7 @@ from functools import reduce
 import torch
 from torch import Tensor, nn
 
-from mlpspace.architecture import Axial, Local
+from mlpspace.architecture.token_mixers import Axial, Local
 from mlpspace.nets.activations import Gelu
 from mlpspace.nets.cost import Cost, Grid, depthwise_cost, linear_cost
 from mlpspace.nets.folding import scale_outputs

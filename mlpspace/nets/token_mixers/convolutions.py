@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from mlpspace.architecture import Conv, DepthwiseConv, SeparableConv
+from mlpspace.architecture.token_mixers import Conv, DepthwiseConv, SeparableConv
 from mlpspace.nets.cost import Cost, Grid, conv_cost, depthwise_cost, linear_cost
 
 

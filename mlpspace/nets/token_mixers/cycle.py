@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mlpspace.architecture import Cycle
+from mlpspace.architecture.token_mixers import Cycle
 from mlpspace.nets.cost import Cost, Grid, linear_cost
 
 
@@ -34,12 +34,13 @@ class CycleLinear(nn.Linear):
         self.kernel = kernel
         self.axis = axis  # 1: along the columns (H), 2: along the rows (W)
         self.register_buffer("steps", cycle_steps(width, kernel, axis))
-        self.has_own_steps = False
+        self.reach: int | None = None  # of steps other than the paper's, in positions
         self.register_load_state_dict_post_hook(_look_at_steps)
 
     def forward(self, x: Tensor) -> Tensor:
-        moved = read_between(x, self.steps) if self.has_own_steps else cycled(x, self.kernel, self.axis)
-        return super().forward(moved)
+        if self.reach is not None:
+            return super().forward(read_between(x, self.steps, self.reach))
+        return super().forward(cycled(x, self.kernel, self.axis))
 
 
 def cycle_steps(width: int, kernel: int, axis: int) -> Tensor:
@@ -53,7 +54,8 @@ def _look_at_steps(linear: CycleLinear, loaded: Any) -> None:
     """After a checkpoint was loaded: does it read where the paper does?"""
     if not linear.steps.is_meta:
         steps = cycle_steps(linear.in_features, linear.kernel, linear.axis)
-        linear.has_own_steps = not torch.equal(linear.steps.cpu(), steps.to(linear.steps.dtype).cpu())
+        own = not torch.equal(linear.steps.cpu(), steps.to(linear.steps.dtype))
+        linear.reach = int(linear.steps.abs().max().ceil()) if own else None
 
 
 def cycled(x: Tensor, kernel: int, axis: int) -> Tensor:
@@ -73,15 +75,14 @@ def cycled(x: Tensor, kernel: int, axis: int) -> Tensor:
     return y
 
 
-def read_between(x: Tensor, steps: Tensor) -> Tensor:
+def read_between(x: Tensor, steps: Tensor, reach: int) -> Tensor:
     """x with each channel read at its own step, between positions by bilinear interpolation, beyond the border zero.
 
     That is a depthwise convolution, the weight of a position falling linearly with its distance from the step.
 
     Shape:
-        x: (B, H, W, C), steps: (C, 2). Returns (B, H, W, C).
+        x: (B, H, W, C), steps: (C, 2), none longer than `reach`. Returns (B, H, W, C).
     """
-    reach = int(steps.abs().max().ceil())
     taps = torch.arange(-reach, reach + 1, device=steps.device)
     tents = (1 - (steps[:, :, None] - taps).abs()).clamp(min=0).to(x.dtype)  # (C, 2, taps)
     kernel = tents[:, :1, :, None] * tents[:, 1:, None, :]  # (C, 1, taps, taps)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from mlpspace.architecture import Dense, DenseByTokens, DenseUnits, Linear
+from mlpspace.architecture.token_mixers import Dense, DenseByTokens, DenseUnits, Linear
 from mlpspace.nets.activations import Gelu
 from mlpspace.nets.cost import Cost, Grid, linear_cost
 from mlpspace.nets.norms import Affine

@@ -9,7 +9,7 @@ import copy
 
 from torch import Tensor, nn
 
-from mlpspace.architecture import ExternalAttention
+from mlpspace.architecture.token_mixers import ExternalAttention
 from mlpspace.nets.cost import Cost, Grid, linear_cost
 from mlpspace.nets.folding import linear_of
 
@@ -59,7 +59,7 @@ class ExternalAttentionMixer(nn.Module):
     def last(self) -> nn.Linear:
         return self.project
 
-    def merged(self) -> nn.Module:
+    def folded(self) -> nn.Module:
         """Its four linear maps as two, where that is cheaper."""
         return FoldedAttention(self).requires_grad_(False) if FoldedAttention.is_cheaper(self) else self
 
@@ -94,6 +94,14 @@ class FoldedAttention(nn.Module):
         scores = self.to_scores(x.flatten(1, 2)).unflatten(-1, (self.heads, -1))  # (B, N, heads, memory)
         scores = double_normalised(scores) if self.double_norm else scores.softmax(dim=-1)
         return self.from_scores(scores.flatten(2)).view(x.shape)
+
+    @property
+    def first(self) -> nn.Linear:
+        return self.to_scores
+
+    @property
+    def last(self) -> nn.Linear:
+        return self.from_scores
 
     @staticmethod
     def is_cheaper(attention: ExternalAttentionMixer) -> bool:

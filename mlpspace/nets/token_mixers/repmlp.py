@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mlpspace.architecture import RepMlp
+from mlpspace.architecture.token_mixers import RepMlp
 from mlpspace.nets.cost import Cost, Grid, linear_cost
 from mlpspace.nets.norms import Affine, BatchNorm
 
