@@ -1,4 +1,4 @@
-"""Weights, images and outputs of official implementations, from the reference data beside the checkout.
+"""Weights, images and outputs of official implementations.
 
 The outputs are stored there; weights and images follow from a rule, so they need not be.
 """
@@ -14,9 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-FOLDER = Path(__file__).parents[2] / "shared" / "reference" / "goldens"
+FOLDER = Path(__file__).parent / "data" / "goldens"
 NAMES = tuple(sorted(path.stem for path in FOLDER.glob("*.json")))
-ABSENT = "the reference data are not beside this checkout"
 
 
 def drawn(key: str, shape: tuple[int, ...]) -> Tensor:

@@ -10,8 +10,6 @@ from torch import Tensor, nn
 from mlpspace import papers, weights
 from mlpspace.nets import build, deploy
 
-pytestmark = pytest.mark.skipif(not goldens.NAMES, reason=goldens.ABSENT)
-
 # With the rule's weights, RepMLPNet's activations grow to 1e5 and with them what float32 rounds away: the official
 # float32 logits are themselves 2e-5 deviations from those of float64. So its two forms are compared in float64.
 DEPLOYED_IN_FLOAT64 = ("repmlpnet_t224",)

@@ -94,7 +94,7 @@ REST = TINY[TINY.index("objectives:") :].replace("[adamw, sgd]", "adamw")
 # Spaces in which much hangs together: some places shared by stages, some not.
 KNOTTED = {
     "mixers of several rules, stems and heads": """
-      stem: {patches: {patch: 2}, conv_patches: {patch: 2..4, hidden: [4, 5]}, tokens_to_token: {}}
+      stem: {patches: {patch: 2}, conv_patches: {patch: [2, 4], hidden: [4, 5]}, tokens_to_token: {}}
       head: {mean: {norm: [layer, batch]}, plain: {}, class_token: {}}
       norm: [layer, affine]
       depth: 1
