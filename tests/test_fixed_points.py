@@ -67,7 +67,7 @@ def test_windows_fill_the_smaller_maps(space: Space) -> None:
 
 def test_a_network_that_no_size_can_hold_names_the_reason(space: Space) -> None:
     with pytest.raises(
-        SpaceError, match="fixed point eamlp_19 .*no size of layout isotropic can hold its block: stage 1: 28 heads"
+        SpaceError, match=r"fixed point eamlp_19 .*no size of layout isotropic can hold its block: stage 1: 28 heads"
     ):
         found_in(space, "eamlp_19")
 
@@ -83,7 +83,7 @@ def test_two_names_of_one_network_are_one_fixed_point(space: Space) -> None:
 def test_exactly_as_published_it_stands_or_says_why_not(space: Space) -> None:
     (point,) = found_in(space, "smlpnet_tiny", fit="exact")
     assert (point.label, point.architecture) == ("smlpnet_tiny", papers.get("smlpnet_tiny"))
-    with pytest.raises(SpaceError, match="fixed point mixer_h14 .*a stem of stride 14 needs a multiple of 14 pixels"):
+    with pytest.raises(SpaceError, match=r"fixed point mixer_h14 .*a stem of stride 14 needs a multiple of 14 pixels"):
         found_in(space, "mixer_h14", fit="exact")
 
 
