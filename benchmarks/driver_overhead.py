@@ -79,39 +79,35 @@ def ours_hybrid(trials: int, workers: int, folder: Path) -> float:
 def _search(text: str, trials: int, workers: int, folder: Path) -> float:
     import ray
 
+    from mlpspace import sampling
+    from mlpspace.checkpoints import Checkpoints
+    from mlpspace.domain import SpaceDomain
+    from mlpspace.driver import mirror
     from mlpspace.engines import ray_tune
-    from mlpspace.optuna_tables import OptunaTables
-    from mlpspace.sampler import Sampler
-    from mlpspace.search import Limits, Search
+    from mlpspace.results import Limits
+    from mlpspace.search import Search
     from mlpspace.space import read_space
     from mlpspace.study import Study
 
     ray.init(num_cpus=workers, include_dashboard=False, log_to_driver=False)
     begun = time.perf_counter()
     space = read_space(text)
+    domain = SpaceDomain(space)
     study = Study.create(folder / "study", space_text=space.text, manifest={})
-    mirror = OptunaTables(
-        study.database,
-        study_name="overhead",
-        directions=[objective.goal for objective in space.objectives],
-        metric_names=[objective.metric for objective in space.objectives],
-    )
-    with study.writing("benchmark") as writer:
+    with study.writing("benchmark") as writer, mirror(study, domain, []) as tables:
         search = Search(
-            space,
+            domain,
             writer=writer,
             trials=(),
-            sampler=Sampler(space, seed=SEED),
-            mirror=mirror,
+            sampler=sampling.make("tpe", domain, seed=SEED),
+            mirror=tables,
+            shelf=Checkpoints(folder / "study" / "checkpoints"),
             limits=Limits(trials=trials),
             seed=SEED,
-            elapsed_seconds=0.0,
-            data_path=None,
             clock=time.monotonic,
         )
         wanted = ray_tune.Wanted(workers=workers, device="cpu")
         ray_tune.run(search, wanted=wanted, interrupted=lambda: False, make_evaluate=_instant_worker)
-    mirror.close()
     seconds = time.perf_counter() - begun
     complete = [trial for trial in study.trials() if trial.state == "complete"]
     assert len(complete) == trials, f"{len(complete)} trials complete in SQLite, not {trials}"

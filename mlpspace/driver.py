@@ -14,13 +14,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlpspace.data import catalog
-from mlpspace.errors import DataError, SpaceError, StudyError, UserError
+from mlpspace.errors import DataError, SpaceError, StudyError, UserError, did_you_mean
 from mlpspace.manifest import manifest
 from mlpspace.space import Space, load_space, read_space
+from mlpspace.space.reader import SAMPLERS
 from mlpspace.study import Study, Trial
 
 if TYPE_CHECKING:
+    from mlpspace.domain import SpaceDomain
     from mlpspace.live import LiveView, PlainView
+    from mlpspace.optuna_tables import OptunaTables
     from mlpspace.search import Search
 
 STUDIES = Path("studies")
@@ -38,6 +41,7 @@ class Options:
     data: dict[str, str]
     device: str = "auto"
     seed: int | None = None
+    sampler: str | None = None  # a name, or module:Class
     engine: str = "ray"
     plain: bool = False
     named: bool = False  # --study was given
@@ -66,6 +70,8 @@ def search(file: str, folder: Path | None, options: Options, *, command: str, wr
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", options.device):
         raise UserError(f'--device "{options.device}" is not known. Known: auto, cpu, cuda, cuda:1 and so on.')
     space = load_space(file)
+    if options.sampler is not None:
+        _check_sampler(options.sampler)
     for name in options.data:
         if name != space.fidelity.dataset:
             raise DataError(f"--data {name}=...: the space uses {space.fidelity.dataset}, not {name}.")
@@ -93,6 +99,19 @@ def search(file: str, folder: Path | None, options: Options, *, command: str, wr
         study, space, options, total=total, data_path=path, command=command, write=write
     )
     return _outcome(study, space, total, options, file, interrupted=interrupted, stopped=stopped, exhausted=exhausted)
+
+
+def _check_sampler(name: str) -> None:
+    """Before anything is made: is there such a sampler?"""
+    if ":" in name:
+        from mlpspace.sampling import custom
+
+        custom.load(name)
+    elif name not in SAMPLERS:
+        raise UserError(
+            f'--sampler "{name}" is not known.{did_you_mean(name, SAMPLERS)} Known: {", ".join(SAMPLERS)}, or '
+            "module:Class for your own."
+        )
 
 
 # --- which study ----------------------------------------------------------------------------------------------------
@@ -183,39 +202,35 @@ def _run(
 
     # first of all the heavy things: what follows must not be cut in two by seconds of imports
     write("starting the workers ...")
-    from mlpspace import survey
-    from mlpspace.optuna_tables import OptunaTables
-    from mlpspace.sampler import Sampler
-    from mlpspace.search import Limits, Search
+    from mlpspace import sampling
+    from mlpspace.checkpoints import Checkpoints
+    from mlpspace.domain import SpaceDomain
+    from mlpspace.results import Limits
+    from mlpspace.search import Search
+    from mlpspace.stopping import Plateau
 
     seed = space.seed if options.seed is None else options.seed
-    if len(space.fidelity.epochs) > 1:
-        write(survey.rungs_note(space))
+    domain = SpaceDomain(space, data_path=data_path)
+    sampler = sampling.make(options.sampler or space.sampler, domain, seed=seed)
     with ExitStack() as stack:
         writer = stack.enter_context(study.writing(command, total=total))
         if data_path is not None and data_path != _data_path_of(study, space.fidelity.dataset):
             study.note_data(space.fidelity.dataset, data_path)  # by the one writer, as all that is noted
         view = stack.enter_context(_view(options, str(study.folder), write))
-        sampler = Sampler(space, seed=seed)
-        mirror = OptunaTables(
-            study.database,
-            study_name=study.folder.resolve().name,
-            directions=[objective.goal for objective in space.objectives],
-            metric_names=[objective.metric for objective in space.objectives],
-        )
-        stack.callback(mirror.close)
         trials = study.trials()
-        mirror.reconcile(trials, sampler.distributions)
+        tables = stack.enter_context(mirror(study, domain, trials))
         search = Search(
-            space,
+            domain,
             writer=writer,
             trials=trials,
             sampler=sampler,
-            mirror=mirror,
+            mirror=tables,
+            shelf=Checkpoints(study.folder / "checkpoints"),
             limits=Limits(trials=total, seconds=math.inf if options.time_budget is None else options.time_budget),
             seed=seed,
+            repeats=space.fidelity.repeats_on_front,
+            plateau=None if space.stop is None else Plateau(space.stop.patience, space.stop.gain),
             elapsed_seconds=study.elapsed_seconds,
-            data_path=data_path,
             clock=time.monotonic,
             observe=view.result,
         )
@@ -225,7 +240,28 @@ def _run(
             _engine(search, options, interrupt)
         except KeyboardInterrupt:
             interrupt.seen = True
-    return interrupt.seen, search.stopped, search.exhausted
+    return interrupt.seen, search.stopped or search.enough, search.exhausted
+
+
+@contextmanager
+def mirror(study: Study, domain: SpaceDomain, trials: list[Trial]) -> Iterator[OptunaTables]:
+    """Optuna's tables of the study, brought in line with the ledger."""
+    from mlpspace.optuna_tables import OptunaTables
+    from mlpspace.sampling.optuna_samplers import distribution
+
+    distributions = {dim.name: distribution(dim) for dim, _ in domain.dimensions}
+    tables = OptunaTables(
+        study.database,
+        study_name=study.folder.resolve().name,
+        directions=[objective.goal for objective in domain.objectives],
+        metric_names=[objective.metric for objective in domain.objectives],
+        distributions_of=lambda point: {name: distributions[name] for name in point},
+    )
+    try:
+        tables.reconcile(trials)
+        yield tables
+    finally:
+        tables.close()
 
 
 def _engine(search: Search, options: Options, interrupt: _Interrupt) -> None:
@@ -295,7 +331,7 @@ def _outcome(
         words += ["--data", f"{name}={path}"]
     if options.named:
         words += ["--study", str(study.folder)]
-    for flag in ("trials", "seed", "workers", "gpus_per_worker", "address"):
+    for flag in ("trials", "seed", "sampler", "workers", "gpus_per_worker", "address"):
         value = getattr(options, flag)
         if value is not None:
             words += [f"--{flag.replace('_', '-')}", f"{value:g}" if isinstance(value, float) else str(value)]

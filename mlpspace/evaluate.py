@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import traceback
 from collections.abc import Generator, Mapping
@@ -14,6 +13,7 @@ from mlpspace.counts import counted, profile
 from mlpspace.data import Dataset
 from mlpspace.errors import DeviceLost
 from mlpspace.measurement import Assignment, Event, Failure, Measurement, Progress
+from mlpspace.memory import free, out_of_memory
 from mlpspace.nets import build, deploy
 from mlpspace.nets.network import Network
 from mlpspace.objectives import METRICS
@@ -34,6 +34,9 @@ def evaluate(
     patience_s: float = OTHERS_PATIENCE_S,
 ) -> Generator[Event, None, None]:
     """Build the network, check its counts, measure it, train it; tell each thing as soon as it is known.
+
+    A training goes on from `assignment.state`, where there is one, and ends where it takes longer than
+    `assignment.timeout_s`.
 
     It may be closed at any point, and frees the device's memory however it ends. Nothing that goes wrong with the
     network is raised: it becomes a Failure, which is then the last event.
@@ -68,13 +71,6 @@ def fresh_network(architecture: Architecture, resolution: int, classes: int, *, 
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         return build(architecture, resolution, classes)
-
-
-def free(device: torch.device) -> None:
-    """Gives back what the allocator keeps; others may share the GPU."""
-    if device.type == "cuda":
-        with contextlib.suppress(torch.AcceleratorError):  # the device is lost, which is told already
-            torch.cuda.empty_cache()
 
 
 def _evaluate(
@@ -128,6 +124,8 @@ def _evaluate(
         seed=assignment.seed,
         device=device,
         quiet=quiet,
+        state=assignment.state,
+        timeout_s=assignment.timeout_s,
     )
 
 
@@ -142,20 +140,8 @@ def _broken(measurement: Measurement, low: float, high: float) -> str | None:
 
 def failure_of(error: Exception) -> Failure:
     """What went wrong with a network, as its trial tells it: "out of memory", or "error" and where."""
-    reason = "out of memory" if _out_of_memory(error) else "error"
-    where = traceback.extract_tb(error.__traceback__)[-1]
+    reason = "out of memory" if out_of_memory(error) else "error"
+    cause = error.__cause__
+    raised = cause if cause is not None and cause.__traceback__ is not None else error
+    where = traceback.extract_tb(raised.__traceback__)[-1]
     return Failure(reason, f"{type(error).__name__}: {error} ({where.filename}:{where.lineno}, in {where.name})")
-
-
-def _out_of_memory(error: Exception) -> bool:
-    """CUDA has a class for it, but its libraries and the CPU have only words."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    words = (
-        "CUDA error: out of memory",
-        "can't allocate memory",
-        "DefaultCPUAllocator",
-        "CUBLAS_STATUS_ALLOC_FAILED",
-        "CUDNN_STATUS_ALLOC_FAILED",
-    )
-    return isinstance(error, RuntimeError) and any(word in str(error) for word in words)

@@ -19,110 +19,21 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.sqlite import insert
 
 from mlpspace.errors import StudyError
+from mlpspace.ledger_tables import (
+    ELAPSED_SECONDS,
+    ENDED,
+    ORIGINS,
+    VERSION,
+    architecture,
+    bring_up_to_date,
+    measurement,
+    progress,
+    refused,
+    session,
+    tables,
+    trial,
+)
 from mlpspace.measurement import Assignment, Measurement, Progress
-
-VERSION = 1  # of the tables below; stands in the file as `PRAGMA user_version`
-STATES = ("running", "complete", "infeasible")
-ORIGINS = ("fixed point", "sampler")
-
-tables = sa.MetaData()
-
-architecture = sa.Table(
-    "architecture",
-    tables,
-    sa.Column("id", sa.Text, primary_key=True),  # Architecture.id
-    sa.Column("json", sa.Text, nullable=False),
-    sa.Column("params", sa.Integer, nullable=False),  # the counts are at the resolution of the study's task
-    sa.Column("macs", sa.Integer, nullable=False),
-    sa.Column("tokens", sa.Integer, nullable=False),
-    sa.Column("activations", sa.Integer, nullable=False),
-)
-
-trial = sa.Table(
-    "trial",
-    tables,
-    sa.Column("number", sa.Integer, primary_key=True, autoincrement=False),  # Optuna's number too
-    sa.Column("architecture", sa.ForeignKey("architecture.id"), nullable=False),
-    sa.Column("attempt", sa.Integer, nullable=False),  # the latest
-    sa.Column("state", sa.Text, nullable=False),
-    sa.Column("reason", sa.Text),  # a few words that are counted by
-    sa.Column("detail", sa.Text),
-    sa.Column("origin", sa.Text, nullable=False),
-    sa.Column("label", sa.Text),  # of a fixed point: its name and what was changed
-    sa.Column("point", sa.Text),  # JSON; null for a fixed point outside the space
-    sa.Column("recipe", sa.Text, nullable=False),  # JSON
-    sa.Column("seed", sa.Integer, nullable=False),
-    sa.Column("started", sa.Float, nullable=False),  # of the latest attempt, seconds since 1970
-    sa.Column("ended", sa.Float),
-)
-
-measurement = sa.Table(
-    "measurement",
-    tables,
-    sa.Column("trial", sa.ForeignKey("trial.number"), nullable=False),
-    sa.Column("architecture", sa.ForeignKey("architecture.id"), nullable=False),
-    sa.Column("attempt", sa.Integer, nullable=False),
-    sa.Column("metric", sa.Text, nullable=False),
-    sa.Column("rung", sa.Integer),  # null, as epochs, for what needs no training
-    sa.Column("epochs", sa.Integer),
-    sa.Column("dataset", sa.Text, nullable=False),
-    sa.Column("data", sa.Text),  # fingerprint of its images; null for what needs no training
-    sa.Column("resolution", sa.Integer, nullable=False),  # pixels
-    sa.Column("recipe", sa.Text, nullable=False),  # JSON
-    sa.Column("seed", sa.Integer, nullable=False),
-    sa.Column("protocol", sa.Text, nullable=False),
-    sa.Column("device", sa.Text, nullable=False),
-    sa.Column("batch", sa.Integer, nullable=False),
-    sa.Column("precision", sa.Text, nullable=False),
-    sa.Column("threads", sa.Integer, nullable=False),
-    sa.Column("value", sa.Float, nullable=False),
-    sa.Column("low", sa.Float, nullable=False),
-    sa.Column("high", sa.Float, nullable=False),
-    sa.Column("seconds", sa.Float, nullable=False),
-)
-# null is unequal to null in SQLite, so a plain primary key would take the throughput of an attempt twice
-sa.Index(
-    "measurement_once",
-    measurement.c.trial,
-    measurement.c.attempt,
-    measurement.c.metric,
-    sa.func.coalesce(measurement.c.rung, sa.literal_column("-1")),
-    unique=True,
-)
-
-progress = sa.Table(
-    "progress",
-    tables,
-    sa.Column("trial", sa.ForeignKey("trial.number"), primary_key=True, autoincrement=False),
-    sa.Column("attempt", sa.Integer, primary_key=True, autoincrement=False),
-    sa.Column("epoch", sa.Integer, primary_key=True, autoincrement=False),  # finished ones
-    sa.Column("loss", sa.Float),
-    sa.Column("accuracy", sa.Float),  # %, validation split
-)
-
-refused = sa.Table(
-    "refused",
-    tables,
-    sa.Column("reason", sa.Text, primary_key=True),
-    sa.Column("count", sa.Integer, nullable=False),  # draws that were refused before they became trials
-)
-
-session = sa.Table(
-    "session",
-    tables,
-    sa.Column("id", sa.Integer, primary_key=True),
-    sa.Column("started", sa.Float, nullable=False),  # seconds since 1970
-    sa.Column("seen", sa.Float, nullable=False),  # the last time anything was written, so a killed one counts too
-    sa.Column("host", sa.Text, nullable=False),
-    sa.Column("pid", sa.Integer, nullable=False),
-    sa.Column("command", sa.Text, nullable=False),
-    sa.Column("total", sa.Integer),  # trials that it was after
-)
-
-TOTAL = sa.select(session.c.total).order_by(session.c.id.desc()).limit(1)
-ELAPSED_SECONDS = sa.select(sa.func.coalesce(sa.func.sum(session.c.seen - session.c.started), 0.0))
-
-LAST_SEEN = sa.select(sa.func.max(session.c.seen))
 
 
 def set_pragmas(connection: sqlite3.Connection) -> None:
@@ -141,8 +52,8 @@ def make(database: Path) -> None:
     engine.dispose()
 
 
-def check(connection: sa.Connection, database: Path) -> None:
-    """Our tables are there, and in a version that we read.
+def check(connection: sa.Connection, database: Path) -> int:
+    """Our tables are there, and in a version that we read. Returns the version.
 
     Raises:
         StudyError: they are not; nothing was changed.
@@ -155,6 +66,7 @@ def check(connection: sa.Connection, database: Path) -> None:
             f"{database} was written by a newer mlpspace (its tables are version {version}, this one reads up to"
             f" {VERSION}). It is left as it is.\n  To read it: pip install --upgrade mlpspace"
         )
+    return int(version)
 
 
 def not_a_study(database: Path, why: str = "") -> StudyError:
@@ -220,6 +132,7 @@ def writing(folder: Path, command: str, total: int | None, clock: Callable[[], f
         try:
             with _transaction(engine, database) as connection:
                 check(connection, database)
+                bring_up_to_date(connection)
                 now = clock()
                 row = {
                     "started": now,
@@ -231,7 +144,7 @@ def writing(folder: Path, command: str, total: int | None, clock: Callable[[], f
                 }
                 key = connection.execute(sa.insert(session).values(row)).inserted_primary_key
                 assert key is not None
-            writer = Writer(engine, database, session_id=key[0], clock=clock)
+            writer = Writer(engine, database, session_id=key[0], session_started=now, clock=clock)
             yield writer
             writer.heartbeat()
         finally:
@@ -242,14 +155,41 @@ def writing(folder: Path, command: str, total: int | None, clock: Callable[[], f
 _ADD_ARCHITECTURE = insert(architecture).on_conflict_do_nothing()
 _BEGIN = insert(trial)
 _BEGIN = _BEGIN.on_conflict_do_update(
-    index_elements=["number"], set_={column.name: _BEGIN.excluded[column.name] for column in trial.c}
+    index_elements=["number"],
+    set_={column.name: _BEGIN.excluded[column.name] for column in trial.c if column.name != "seconds"}
+    | {name: sa.func.coalesce(_BEGIN.excluded[name], trial.c[name]) for name in ("why", "label")}
+    | {"started": sa.case((trial.c.seconds > 0, trial.c.started), else_=_BEGIN.excluded.started)},
 )
 _RECORD = insert(measurement).prefix_with("OR REPLACE")
 _RECORD_PROGRESS = insert(progress).prefix_with("OR REPLACE")
+_FORGET_BEYOND_RUNG = sa.delete(progress).where(
+    progress.c.trial == sa.bindparam("which"),
+    progress.c.attempt == sa.bindparam("this_attempt"),
+    progress.c.epoch
+    > sa.select(sa.func.coalesce(sa.func.max(measurement.c.epochs), 0))
+    .where(
+        measurement.c.trial == sa.bindparam("which"),
+        measurement.c.attempt == sa.bindparam("this_attempt"),
+        measurement.c.repeat == 0,
+    )
+    .scalar_subquery(),
+)
 _FINISH = (
     sa.update(trial)
     .where(trial.c.number == sa.bindparam("which"))
-    .values({name: sa.bindparam(name) for name in ("state", "reason", "detail", "ended")})
+    .values({name: sa.bindparam(name) for name in ("state", "reason", "detail")})
+    .values(
+        ended=sa.func.coalesce(trial.c.ended, sa.bindparam("now")),
+        # a leg that an earlier session was cut off in ended nobody knows when: it counts nothing
+        seconds=trial.c.seconds
+        + sa.case(
+            (
+                sa.and_(trial.c.ended.is_(None), trial.c.resumed >= sa.bindparam("session_started")),
+                sa.bindparam("now") - trial.c.resumed,
+            ),
+            else_=sa.literal_column("0.0"),
+        ),
+    )
 )
 _SEEN = sa.update(session).where(session.c.id == sa.bindparam("which")).values(seen=sa.bindparam("seen"))
 
@@ -257,10 +197,19 @@ _SEEN = sa.update(session).where(session.c.id == sa.bindparam("which")).values(s
 class Writer:
     """What a search may write. Every method is one committed transaction."""
 
-    def __init__(self, engine: sa.Engine, database: Path, *, session_id: int, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        engine: sa.Engine,
+        database: Path,
+        *,
+        session_id: int,
+        session_started: float,
+        clock: Callable[[], float],
+    ) -> None:
         self.database = database
         self._engine = engine
         self._session_id = session_id
+        self._session_started = session_started
         self._clock = clock
 
     def begin(
@@ -274,9 +223,16 @@ class Writer:
         origin: str,
         label: str | None = None,
         point: Mapping[str, Any] | None = None,
+        why: str | None = None,
     ) -> None:
-        """A trial is given to a worker, or given again: then its attempt, seed and start are the new ones."""
+        """A trial is given to a worker: for the first time, again, or to go on from the rung that it was paused at.
+
+        Then it runs again, with the attempt and seed of `assignment`. What is not said again (`label`, `why`) stays,
+        and so do the start and the seconds of the legs that ended. While the attempt is the same, its curve stays up
+        to its last rung, from which it goes on.
+        """
         assert origin in ORIGINS, origin
+        assert assignment.repeat == 0, "a training anew is no trial: there is nothing to begin"
         row = {
             "architecture": assignment.architecture.id,
             "attempt": assignment.attempt,
@@ -289,6 +245,7 @@ class Writer:
             "recipe": assignment.recipe.to_json(),
             "seed": assignment.seed,
             "ended": None,
+            "why": why,
         }
         network = {
             "id": assignment.architecture.id,
@@ -300,7 +257,8 @@ class Writer:
         }
         with self._write() as (connection, now):
             connection.execute(_ADD_ARCHITECTURE, network)
-            connection.execute(_BEGIN, row | {"number": assignment.trial, "started": now})
+            connection.execute(_BEGIN, row | {"number": assignment.trial, "started": now, "resumed": now})
+            connection.execute(_FORGET_BEYOND_RUNG, {"which": assignment.trial, "this_attempt": assignment.attempt})
 
     def record(self, assignment: Assignment, measured: Measurement) -> None:
         """A measurement of the trial; the same one of the same attempt replaces itself."""
@@ -313,12 +271,16 @@ class Writer:
             "resolution": assignment.resolution,
             "recipe": assignment.recipe.to_json(),
             "seed": assignment.seed,
+            "repeat": assignment.repeat,
         }
         with self._write() as (connection, _):
             connection.execute(_RECORD, row)
 
     def record_progress(self, assignment: Assignment, told: Progress) -> None:
-        """A finished epoch, for the trial's curve."""
+        """A finished epoch, for the trial's curve. Of a training anew nothing is kept: the curve is the trial's."""
+        if assignment.repeat:
+            self.heartbeat()
+            return
         row = {
             "trial": assignment.trial,
             "attempt": assignment.attempt,
@@ -330,12 +292,14 @@ class Writer:
             connection.execute(_RECORD_PROGRESS, row)
 
     def finish(self, number: int, state: str, reason: str | None = None, detail: str | None = None) -> None:
-        """The trial ends: "complete", or "infeasible" with the reason that the front counts by."""
-        assert state in STATES, state
+        """The trial ends, or waits at a rung: one of ENDED, with the reason that the front counts by.
+
+        What is paused may be begun again, or be stopped: then it ended when it was paused.
+        """
+        assert state in ENDED, state
         with self._write() as (connection, now):
-            ended = None if state == "running" else now
-            row = {"state": state, "reason": reason, "detail": detail, "ended": ended}
-            done = connection.execute(_FINISH, row | {"which": number})
+            row = {"state": state, "reason": reason, "detail": detail, "now": now, "which": number}
+            done = connection.execute(_FINISH, row | {"session_started": self._session_started})
             assert done.rowcount == 1, f"trial {number} was never begun"
 
     def refuse(self, reason: str, count: int = 1) -> None:

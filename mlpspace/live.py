@@ -7,8 +7,9 @@ from types import TracebackType
 from typing import Any
 
 from mlpspace.objectives import METRICS
-from mlpspace.report import count, duration
-from mlpspace.search import Result, Running, Search
+from mlpspace.report import count, duration, epochs_text
+from mlpspace.results import Result, Running
+from mlpspace.search import Search
 
 _BLOCKS = "▁▂▃▄▅▆▇█"
 
@@ -34,20 +35,34 @@ def measured(metric: str, value: float) -> str:
 
 
 def result_line(result: Result, total: int, front: list[Result], metrics: list[str], done: int) -> str:
-    """One finished trial on one line."""
+    """One trial that ended, waits at a rung or was trained anew, on one line."""
     head = f"[{done:>{len(str(total))}}/{total}] trial {result.number:<3}"
     name = f"  {result.label}" if result.label else ""
-    if result.reason is not None:
+    if result.state == "infeasible":
         detail = (result.detail or "").strip().splitlines()
         why = f": {detail[0]}" if detail else ""
         return f"{head} infeasible, {result.reason}{why}  {result.architecture}{name}"
-    values = "  ".join(f"{measured(metric, result.values[metric]):>14}" for metric in metrics)
+    told = (measured(metric, result.values[metric]) if metric in result.values else "-" for metric in metrics)
+    values = "  ".join(f"{text:>14}" for text in told)
     mark = "+" if any(each.number == result.number for each in front) else " "
-    return f"{head}{mark}{values}  {duration(result.seconds):>6}  {result.architecture}{name}"
+    cut = _cut_short(result)
+    return f"{head}{mark}{values}  {duration(result.seconds):>6}  {cut and f'{cut}  '}{result.architecture}{name}"
+
+
+def _cut_short(result: Result) -> str:
+    """Why a line is not of a training that came to its end; empty if it is."""
+    why = f", {result.reason}" if result.reason else ""
+    if result.repeat:
+        return f"training anew failed{why}" if why else f"mean of {result.repeat + 1} trainings"
+    if result.state == "complete":
+        return ""
+    if result.epochs is None:
+        return result.reason or f"{result.state} before training"
+    return f"{result.state} at {epochs_text(result.epochs)}{why}"
 
 
 class PlainView:
-    """A line for each finished trial; `+` marks those that are on the front when they end."""
+    """A line for each trial that ends or waits at a rung; `+` marks those that are on the front when they end."""
 
     def __init__(self, write: Callable[[str], None]) -> None:
         self._write = write
@@ -68,7 +83,7 @@ class PlainView:
         search = self.search
         if search is None:
             return
-        metrics = [objective.metric for objective in search.space.objectives]
+        metrics = [objective.metric for objective in search.objectives]
         front = search.front()
         line = result_line(result, search.limits.trials, front, metrics, len(search.results))
         left = search.seconds_left()
@@ -106,7 +121,7 @@ class LiveView:
         """Called by the search for each trial that ends; its line stays above the screen, for scrolling back."""
         search = self.search
         if search is not None:
-            metrics = [objective.metric for objective in search.space.objectives]
+            metrics = [objective.metric for objective in search.objectives]
             self.note(result_line(result, search.limits.trials, search.front(), metrics, len(search.results)))
 
     def _render(self) -> Any:
@@ -128,7 +143,8 @@ class LiveView:
             ProgressBar(total=max(1, total), completed=done, width=24),
             f"{duration(search.elapsed_seconds)} so far" + (f", about {duration(left)} left" if left else ""),
         )
-        head.add_row("", f"front {len(front)}", f"hypervolume {search.hypervolume():.3f}", "")
+        waiting = f"{len(search.paused)} paused at a rung" if search.paused else ""
+        head.add_row("", f"front {len(front)}", f"hypervolume {search.hypervolume():.3f}", waiting)
 
         at_work = Table(box=None, pad_edge=False, title_justify="left", title="at work", title_style="dim")
         # widths of their own: a long architecture would squeeze them away
@@ -141,7 +157,7 @@ class LiveView:
             if running.given:
                 at_work.add_row(str(number), *_running_cells(running))
 
-        metrics = [objective.metric for objective in search.space.objectives]
+        metrics = [objective.metric for objective in search.objectives]
         table = Table(box=None, pad_edge=False, title_justify="left", title="front so far", title_style="dim")
         table.add_column("trial", justify="right", min_width=5)
         for metric in metrics:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from mlpspace.architecture import Architecture
@@ -27,6 +27,9 @@ class Assignment:
     epochs: tuple[int, ...]  # the rungs, rising; training ends with the last
     seed: int
     throughput_batch: int | None  # images at once when throughput is measured; None: it is not measured
+    timeout_s: float | None = None  # wall time that the training may take in all; None: no limit
+    repeat: int = 0  # 0: the trial itself; k: its k-th training anew, with another seed
+    state: bytes | None = field(default=None, repr=False, compare=False)  # to go on from: see `Checkpoint`
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +54,7 @@ class Measurement:
     rung: int | None = None
     epochs: int | None = None
     data: str | None = None  # fingerprint of the images it was trained and validated on
+    micro_batch: int | None = None  # images at once where the batch did not fit and gradients were added up
 
     @property
     def disturbed(self) -> bool:
@@ -70,13 +74,21 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A training after so many epochs, from which any worker can go on: it comes just before a rung's measurement."""
+
+    epochs: int
+    state: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Failure:
     """Why a trial ended without its last measurement. The reason is a word the front counts by, `detail` says more."""
 
-    reason: str  # "out of memory", "not a number", "broken requirement", "error"
+    reason: str  # "out of memory", "not a number", "divergent loss", "time limit", "broken requirement", "error"
     detail: str
 
 
-Event: TypeAlias = Measurement | Progress | Failure
+Event: TypeAlias = Measurement | Progress | Checkpoint | Failure
 Evaluate: TypeAlias = Callable[[Assignment, Mapping[str, tuple[float, float]]], Generator[Event, None, None]]
 """What a worker does: an assignment, and closed bounds on what is measured -> what happens, as it happens."""

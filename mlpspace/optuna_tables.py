@@ -3,9 +3,10 @@
 They repeat what Optuna has a word for: numbers, parameters, states, final values. The ledger stays the truth: it is
 written first, and `reconcile` brings these tables in line after a crash between the two.
 
-    running     RUNNING
-    complete    COMPLETE, with its values
-    infeasible  PRUNED, the reason as user attribute and constraint: samplers learn from PRUNED, and never see FAIL
+    running          RUNNING
+    complete         COMPLETE, with its values: it reached the last rung
+    paused, stopped  PRUNED, the reason as user attribute; what is promoted from its rung is RUNNING again
+    infeasible       PRUNED, the reason as user attribute and constraint: samplers learn from PRUNED, never see FAIL
 
 Optuna makes the tables; their rows are written here. Through its storage a trial of 15 parameters takes some 50 queries
 and 25 ms, and its end up to five transactions; here each is one transaction.
@@ -23,6 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
+from sqlalchemy.dialects.sqlite import insert
 
 from mlpspace import ledger
 from mlpspace.errors import StudyError
@@ -38,18 +40,26 @@ class OptunaTables:
     """One Optuna study in `database`, opened or made."""
 
     def __init__(
-        self, database: str | Path, *, study_name: str, directions: Sequence[str], metric_names: Sequence[str]
+        self,
+        database: str | Path,
+        *,
+        study_name: str,
+        directions: Sequence[str],
+        metric_names: Sequence[str],
+        distributions_of: Callable[[Mapping[str, Any]], Mapping[str, BaseDistribution]],
     ) -> None:
         """
         Args:
             database: the study.db of a study; only its one driver writes to it.
             directions: "maximize" or "minimize" for each of `metric_names`.
+            distributions_of: point -> name -> Optuna distribution.
 
         Raises:
             StudyError: the Optuna study in it has other objectives, or needs another Optuna.
         """
         self.metric_names = tuple(metric_names)
         self._database = Path(database)
+        self._distributions_of = distributions_of
         self._study_id = _open(self._database, study_name, directions, self.metric_names)
         self._engine = ledger.writing_engine(self._database)
         told = sa.MetaData()
@@ -61,8 +71,7 @@ class OptunaTables:
     def begin(
         self,
         number: int,
-        params: Mapping[str, Any],
-        distributions: Mapping[str, BaseDistribution],
+        point: Mapping[str, Any],
         user_attrs: Mapping[str, Any] | None = None,
         *,
         started: float | None = None,
@@ -70,7 +79,7 @@ class OptunaTables:
         """A trial of ours starts; one that is already here is left as it is, so a second attempt may say so too.
 
         Args:
-            params: name -> value as Optuna's samplers give it; {} for a fixed point outside the space.
+            point: what the sampler drew; {} for a fixed point outside the space.
             started: seconds since 1970; None: now.
 
         Raises:
@@ -78,9 +87,10 @@ class OptunaTables:
         """
         from optuna.distributions import distribution_to_json
 
-        assert params.keys() == distributions.keys()
         if number in self._ids:
             return
+        distributions = self._distributions_of(point)
+        assert point.keys() == distributions.keys()
         with self._engine.begin() as connection:
             trials = self._tables["trials"]
             held = sa.select(sa.func.count()).where(trials.c.study_id == self._study_id)
@@ -101,12 +111,32 @@ class OptunaTables:
                     "param_value": distributions[name].to_internal_repr(value),
                     "distribution_json": distribution_to_json(distributions[name]),
                 }
-                for name, value in params.items()
+                for name, value in point.items()
             ]
             if drawn:
                 connection.execute(sa.insert(self._tables["trial_params"]), drawn)
             self._set_attrs(connection, "trial_user_attributes", key[0], user_attrs or {})
         self._ids[number] = key[0]
+
+    def pause(self, number: int, reason: str, *, ended: float | None = None) -> None:
+        """A trial of ours waits at a rung, or is stopped: no constraint was broken.
+
+        Args:
+            reason: such as "paused at rung 1, 6 epochs"; `reconcile` puts `Trial.standing` in its place.
+            ended: seconds since 1970; None: now.
+        """
+        with self._engine.begin() as connection:
+            self._set_attrs(connection, "trial_user_attributes", self._ids[number], {"reason": reason})
+            self._set_state(connection, number, "PRUNED", ended)
+
+    def resume(self, number: int) -> None:
+        """A trial of ours that was paused goes on."""
+        trial_id = self._ids[number]
+        with self._engine.begin() as connection:
+            for table, key in (("trial_user_attributes", "reason"), ("trial_system_attributes", "constraints")):
+                c = self._tables[table].c
+                connection.execute(sa.delete(self._tables[table]).where(c.trial_id == trial_id, c.key == key))
+            self._set_state(connection, number, "RUNNING")
 
     def finish(self, number: int, values: Sequence[float] | None, reason: str | None = None) -> None:
         """A trial of ours ends: with its finite values in the order of `metric_names`, or None, infeasible."""
@@ -124,21 +154,13 @@ class OptunaTables:
                     for i, value in enumerate(values)
                 ]
                 connection.execute(sa.insert(self._tables["trial_values"]), rows)
-            trials = self._tables["trials"]
-            state = "PRUNED" if values is None else "COMPLETE"
-            end = {"state": state, "datetime_complete": datetime.now()}
-            connection.execute(sa.update(trials).where(trials.c.trial_id == trial_id).values(end))
+            self._set_state(connection, number, "PRUNED" if values is None else "COMPLETE")
 
-    def reconcile(
-        self,
-        trials: Iterable[Trial],
-        distributions_of: Callable[[Mapping[str, Any]], Mapping[str, BaseDistribution]],
-    ) -> None:
+    def reconcile(self, trials: Iterable[Trial]) -> None:
         """Make these tables say what the ledger says: what a crash kept from them is added.
 
         Args:
             trials: all of the study, as `Study.trials` gives them.
-            distributions_of: point -> name -> Optuna distribution.
 
         Raises:
             StudyError: they hold trials that the ledger does not know.
@@ -148,12 +170,19 @@ class OptunaTables:
         if strangers:
             raise self._not_ours(min(strangers))
         with self._engine.begin() as connection:
-            finished = {number for number, _, state in self._rows(connection) if state in _FINISHED}
+            told = self._told(connection)
         for number, trial in sorted(ours.items()):
             if number not in self._ids:
-                params = trial.point or {}
-                self.begin(number, params, distributions_of(params), user_attrs(trial), started=trial.started)
-            if trial.state == "running" or number in finished:
+                self.begin(number, trial.point or {}, user_attrs(trial), started=trial.started)
+            state, reason, constrained = told.get(number, ("RUNNING", None, False))
+            if trial.state in ("paused", "stopped"):
+                if state != "PRUNED" or reason != trial.standing:
+                    self.pause(number, trial.standing, ended=trial.ended)
+                continue
+            if state == "PRUNED" and (trial.state != "infeasible" or not constrained):  # it has gone on since
+                self.resume(number)
+                state = "RUNNING"
+            if trial.state == "running" or state in _FINISHED:
                 continue
             values = [trial.value(metric) for metric in self.metric_names]
             known = [value for value in values if value is not None]
@@ -168,10 +197,29 @@ class OptunaTables:
         query = sa.select(trials.number, trials.trial_id, trials.state).where(trials.study_id == self._study_id)
         return [tuple(row) for row in connection.execute(query)]
 
+    def _told(self, connection: sa.Connection) -> dict[int, tuple[str, str | None, bool]]:
+        """Number -> what is told of it: state, reason, whether it broke a constraint."""
+        attrs, system = self._tables["trial_user_attributes"].c, self._tables["trial_system_attributes"].c
+        query = sa.select(attrs.trial_id, attrs.value_json).where(attrs.key == "reason")
+        reasons = {trial_id: json.loads(value) for trial_id, value in connection.execute(query)}
+        constrained = set(connection.execute(sa.select(system.trial_id).where(system.key == "constraints")).scalars())
+        return {
+            number: (state, reasons.get(trial_id), trial_id in constrained)
+            for number, trial_id, state in self._rows(connection)
+        }
+
+    def _set_state(self, connection: sa.Connection, number: int, state: str, ended: float | None = None) -> None:
+        trials = self._tables["trials"]
+        at = datetime.now() if ended is None else datetime.fromtimestamp(ended)
+        told = {"state": state, "datetime_complete": None if state == "RUNNING" else at}
+        connection.execute(sa.update(trials).where(trials.c.trial_id == self._ids[number]).values(told))
+
     def _set_attrs(self, connection: sa.Connection, table: str, trial_id: int, attrs: Mapping[str, Any]) -> None:
         rows = [{"trial_id": trial_id, "key": key, "value_json": json.dumps(value)} for key, value in attrs.items()]
         if rows:
-            connection.execute(sa.insert(self._tables[table]), rows)
+            add = insert(self._tables[table])
+            keys, value = ["trial_id", "key"], {"value_json": add.excluded.value_json}
+            connection.execute(add.on_conflict_do_update(index_elements=keys, set_=value), rows)
 
     def _not_ours(self, number: int) -> StudyError:
         return StudyError(
@@ -220,4 +268,4 @@ def user_attrs(trial: Trial) -> dict[str, Any]:
         "params": trial.params,
         "macs": trial.macs,
     }
-    return shown | ({"fixed_point": trial.label} if trial.label else {})
+    return shown | {name: told for name, told in (("fixed_point", trial.label), ("why", trial.why)) if told}

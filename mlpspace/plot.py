@@ -1,6 +1,8 @@
 """The picture of a front: accuracy over throughput, or whichever two objectives come first.
 
-All trials faint, the front as a staircase with its error bars, the published networks as labelled diamonds.
+All trials faint, the front as a staircase with its error bars, the published networks as labelled diamonds. A front
+of partial trainings cannot be taken for another: it is dashed, of another colour, and hollow where a training went no
+further.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ _NAMES = {
     "macs": "MACs",
     "peak_memory_mb": "peak memory (MB)",
 }
-_INK, _FRONT, _FIXED, _FAINT = "#222222", "#1f5fa8", "#d9541e", "#9aa5b1"
+_INK, _FRONT, _PARTIAL, _FIXED, _FAINT = "#222222", "#1f5fa8", "#7a4fa3", "#d9541e", "#9aa5b1"
 
 _INCHES = (7.6, 5.0)
 
@@ -88,6 +90,7 @@ def _draw(front: Front, figure: Figure, title: str) -> None:
     points = sorted((e for e in shown if e.on_front), key=lambda entry: entry.values[across.metric])
     fixed = [entry for entry in shown if entry.trial.label]
     others = [entry for entry in shown if not entry.on_front and not entry.trial.label]
+    color = _PARTIAL if front.partial else _FRONT
 
     def places(entries: Sequence[Entry]) -> tuple[list[float], list[float]]:
         return [e.values[across.metric] for e in entries], [e.values[down.metric] for e in entries]
@@ -96,7 +99,14 @@ def _draw(front: Front, figure: Figure, title: str) -> None:
     _scale(axes, "y", down, [y for entry in [*points, *fixed] for y in _span(entry, down.metric)], places(others)[1])
     low, high = axes.get_ylim()
     inside = [entry for entry in others if low <= entry.values[down.metric] <= high]
-    axes.scatter(*places(inside), s=16, color=_FAINT, alpha=0.55, linewidths=0, label="trial", zorder=2)
+    here, on_their_way = _by_stay(inside, front)
+    dot: dict[str, Any] = {"s": 16, "alpha": 0.55, "zorder": 2}
+    if on_their_way:
+        label = "trial that went on" if front.partial else "trial"
+        axes.scatter(*places(on_their_way), color=_FAINT, linewidths=0, label=label, **dot)
+    if here:
+        dot |= {"facecolor": "none", "edgecolor": color, "linewidths": 0.9}
+        axes.scatter(*places(here), label="trial that went no further", **dot)
     outside = [entry for entry in others if entry not in inside]
     if outside:
         nearest = [low if e.values[down.metric] < low else high for e in outside]
@@ -110,9 +120,17 @@ def _draw(front: Front, figure: Figure, title: str) -> None:
         }
         axes.scatter(places(outside)[0], nearest, label="trial beyond the axis", zorder=2, **style)
     # with more objectives than axes the front is no staircase here
-    edge = _staircase(axes, *places(points), across, down) if points and len(front.objectives) == 2 else []
+    drawn = points and len(front.objectives) == 2
+    edge = _staircase(axes, *places(points), across, down, color, dashed=front.partial) if drawn else []
     sampled = [entry for entry in points if not entry.trial.label]
-    axes.scatter(*places(sampled), s=34, color=_FRONT, edgecolor="white", linewidth=0.7, zorder=5, label="on the front")
+    here, on_their_way = _by_stay(sampled, front)
+    large: dict[str, Any] = {"s": 34, "zorder": 5}
+    label = "on the front of this rung, went on" if front.partial else "on the front"
+    if on_their_way:
+        axes.scatter(*places(on_their_way), color=color, edgecolor="white", linewidth=0.7, label=label, **large)
+    if here:
+        large |= {"facecolor": "white", "edgecolor": color, "linewidth": 1.3}
+        axes.scatter(*places(here), label="on the front of this rung, went no further", **large)
     on = [entry for entry in fixed if entry.on_front]
     off = [entry for entry in fixed if not entry.on_front]
     diamond: dict[str, Any] = {"marker": "D", "s": 42, "edgecolor": _FIXED, "linewidth": 1.2, "zorder": 6}
@@ -121,7 +139,7 @@ def _draw(front: Front, figure: Figure, title: str) -> None:
     if off:
         axes.scatter(*places(off), facecolor="white", label="published network", **diamond)
     for entry in [*points, *off]:
-        _error_bars(axes, entry, across, down, _FIXED if entry.trial.label else _FRONT)
+        _error_bars(axes, entry, across, down, _FIXED if entry.trial.label else color)
 
     axes.set_xlabel(_axis_label(across), color=_INK)
     axes.set_ylabel(_axis_label(down), color=_INK)
@@ -134,7 +152,10 @@ def _draw(front: Front, figure: Figure, title: str) -> None:
         _subtitle(front), (0, 1), (0, 5), "axes fraction", "offset points", fontsize=7.5, color="#5b6570", va="bottom"
     )
     told.set_in_layout(False)  # a long device name runs out of the picture rather than press it together
-    figure.legend(loc="outside lower center", ncols=5, frameon=False, fontsize=8, handletextpad=0.3, columnspacing=1.4)
+    columns = 3 if front.partial else 5
+    small: dict[str, Any] = {"fontsize": 8, "handletextpad": 0.3, "columnspacing": 1.4}
+    if shown:
+        figure.legend(loc="outside lower center", ncols=columns, frameon=False, **small)
     _label(axes, fixed, [*points, *fixed, *inside], edge, across, down)
 
 
@@ -160,9 +181,14 @@ def _axis_label(objective: Objective) -> str:
 def _subtitle(front: Front) -> str:
     accuracy, speed = front.circumstances("accuracy"), front.circumstances("throughput")
     lines = [f"{len(front.entries)} network{'' if len(front.entries) == 1 else 's'} compared"]
+    if front.rung is not None and not front.partial and len(front.standing) > 1:
+        lines[0] += f" of {front.standing[0].reached} trained"  # the others not to the end
     if accuracy and front.rung is not None:
-        data = f"{front.epochs} epochs of {accuracy.dataset} at {accuracy.resolution} px"
-        lines[0] += f"  ·  rung {front.rung}: {data}, ± one standard error"
+        data = (
+            f"{front.epochs} epoch{'' if front.epochs == 1 else 's'} of {accuracy.dataset} at {accuracy.resolution} px"
+        )
+        cut = ", NOT TRAINED TO THE END" if front.partial else ""
+        lines[0] += f"  ·  rung {front.rung}: {data}{cut}, ± one standard error"
     if speed:
         lines.append(f"{speed.device}, batch {speed.batch}, {speed.precision}, deployed form, 95 % interval")
     return "\n".join(lines)
@@ -187,8 +213,22 @@ def _scale(axes: Axes, which: Literal["x", "y"], objective: Objective, must: lis
 
 def _span(entry: Entry, metric: str) -> list[float]:
     """The value and the ends of its error bar."""
+    return [entry.values[metric], *(_bar(entry, metric) or ())]
+
+
+def _bar(entry: Entry, metric: str) -> tuple[float, float] | None:
+    """The ends of the error bar; None: it is exact."""
+    if metric == "accuracy" and entry.accuracy is not None:
+        return entry.accuracy.mean - entry.accuracy.error, entry.accuracy.mean + entry.accuracy.error
     record = entry.records.get(metric)
-    return [entry.values[metric], *([record.low, record.high] if record else [])]
+    return (record.low, record.high) if record else None
+
+
+def _by_stay(entries: Sequence[Entry], front: Front) -> tuple[list[Entry], list[Entry]]:
+    """Those that went no further than a front of partial trainings, and the others: of a full one, all."""
+    stays = [front.partial and entry.trial.rung == front.rung for entry in entries]
+    here = [entry for entry, is_here in zip(entries, stays, strict=True) if is_here]
+    return here, [entry for entry, is_here in zip(entries, stays, strict=True) if not is_here]
 
 
 def _limits(must: Sequence[float], rest: Sequence[float]) -> tuple[float, float]:
@@ -214,7 +254,9 @@ def _tick(value: float) -> str:
 # --- what is drawn on them ------------------------------------------------------------------------------------------
 
 
-def _staircase(axes: Axes, x: list[float], y: list[float], across: Objective, down: Objective) -> list[Corner]:
+def _staircase(
+    axes: Axes, x: list[float], y: list[float], across: Objective, down: Objective, color: str, *, dashed: bool
+) -> list[Corner]:
     """The edge of what the front dominates, led on to the worst ends of both axes; its corners."""
     left, right = axes.get_xlim()
     worst = axes.get_ylim()[0 if down.goal == "maximize" else 1]
@@ -227,21 +269,21 @@ def _staircase(axes: Axes, x: list[float], y: list[float], across: Objective, do
         corners.append((x[0], worst))
         for i, (at_x, at_y) in enumerate(zip(x, y, strict=True)):
             corners += [(at_x, at_y), (x[i + 1] if i + 1 < len(x) else right, at_y)]
-    axes.plot(*zip(*corners, strict=True), color=_FRONT, linewidth=1.3, alpha=0.9, zorder=3)
+    axes.plot(
+        *zip(*corners, strict=True), color=color, linewidth=1.3, alpha=0.9, zorder=3, linestyle="--" if dashed else "-"
+    )
     area = [*corners, (left, worst)] if across.goal == "maximize" else [*corners, (right, worst)]
-    axes.fill(*zip(*area, strict=True), color=_FRONT, alpha=0.05, linewidth=0, zorder=1)
+    axes.fill(*zip(*area, strict=True), color=color, alpha=0.05, linewidth=0, zorder=1)
     return corners
 
 
 def _error_bars(axes: Axes, entry: Entry, across: Objective, down: Objective, color: str) -> None:
     style: dict[str, Any] = {"color": color, "linewidth": 0.9, "alpha": 0.6, "zorder": 4}
     x, y = entry.values[across.metric], entry.values[down.metric]
-    record = entry.records.get(down.metric)
-    if record:
-        axes.plot([x, x], [record.low, record.high], **style)
-    record = entry.records.get(across.metric)
-    if record:
-        axes.plot([record.low, record.high], [y, y], **style)
+    if bar := _bar(entry, down.metric):
+        axes.plot([x, x], bar, **style)
+    if bar := _bar(entry, across.metric):
+        axes.plot(bar, [y, y], **style)
 
 
 def _label(

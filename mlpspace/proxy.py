@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
+import gc
+import io
 import math
 import time
 from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -13,7 +19,8 @@ from torch.optim import SGD, AdamW, Optimizer
 
 from mlpspace.data import Dataset, augment, normalised
 from mlpspace.device import describe, dtype_of, synchronize, training_precision
-from mlpspace.measurement import Event, Failure, Measurement, Progress
+from mlpspace.measurement import Checkpoint, Event, Failure, Measurement, Progress
+from mlpspace.memory import free, out_of_memory
 from mlpspace.quiet import QuietDevice
 from mlpspace.recipe import Recipe
 
@@ -21,6 +28,14 @@ PROTOCOL = "proxy-v1"
 
 PIECE_S = 0.1  # the device is held for about so long at a time, at least for one step
 SIGN_OF_LIFE_S = 2.0
+
+# An epoch's mean loss is divergent where it is so many times that of a guess, ln(classes), and no less than the epoch's
+# before. Whoever gives all classes the same probability has that loss whatever the label smoothing; 3 times as much is
+# as if the right class got 1 / classes^3 on average, with 10 classes 1 in 1000. Trainings that came to something were
+# never near it: at most 1.004 times ln(classes), first epochs included (3,177 epochs of small networks, nearly all on
+# MNIST and CIFAR-10 subsets with AdamW at 3e-3). The first epoch is not judged, as it holds the steps at the weights
+# that chance gave; nor is a loss that falls, as the rate's way down mends much. The rule errs towards training on.
+DIVERGENT = 3.0
 
 
 def train(
@@ -32,6 +47,8 @@ def train(
     seed: int,
     device: torch.device,
     quiet: QuietDevice,
+    state: bytes | None = None,
+    timeout_s: float | None = None,
 ) -> Generator[Event, None, None]:
     """Train for the last of `epochs`, with the validation accuracy after each epoch and a measurement at each rung.
 
@@ -40,54 +57,88 @@ def train(
     autocast in the device's precision; accuracy in eval mode over the whole validation split. All randomness comes
     from `seed`: on a CPU with the same number of threads the curve is the same again, on a GPU nearly so.
 
+    A batch that does not fit into memory is done again in micro-batches, half as large until they fit and from then on
+    to the end of the training: the same images, augmented once, and the same loss, the mean over the batch. The step is
+    the same but for rounding, unless the network has BatchNorm. Its statistics are then those of micro-batches, its
+    running ones move several times a step (and may count the step that did not fit), and two images are the fewest.
+
+    From `state`, a Checkpoint's, it goes on after that rung as if it had never stopped, on the CPU to the last bit.
+    Random numbers cannot move between a CPU and a GPU: on the other kind of device the images of later epochs are drawn
+    from (seed, epoch), so that the curve is one of the same training and not the same curve.
+
     Args:
         network: takes (B, 3, s, s) for the dataset's images of s pixels; trained in place. Both lie on `device`.
         epochs: the rungs, rising.
+        state: of the same network, dataset, recipe, epochs and seed.
+        timeout_s: seconds that the training may take, counted as in its measurements: by the clock, over all its legs,
+            pauses left out. It is looked at between steps: a step that never returns is not ended by it.
 
     Yields:
         Progress with the accuracy after each epoch, and without it every few seconds. A Measurement of the accuracy
         at each rung; its seconds are those the device worked on it, pauses for the measurements of others left out.
-        A Failure "not a number" is the last.
+        Just before it a Checkpoint, but for the last rung. A Failure "not a number", "divergent loss" (see DIVERGENT)
+        or "time limit" is the last.
+
+    Raises:
+        torch.OutOfMemoryError: not even the smallest micro-batch fits; any other error of the network as it is.
     """
-    pieces = _Pieces(device, quiet)
     proxy = _Proxy(network, dataset, recipe=recipe, epochs=epochs[-1], seed=seed, device=device)
+    past = _Past()
+    if state is not None:
+        with quiet.busy():
+            past = proxy.restore(state)
+        yield Progress(phase="training", epoch=past.epochs, epochs=epochs[-1])
+    pieces = _Pieces(device, quiet, past.seconds, timeout_s)
+    guess = math.log(dataset.classes)
     told = time.perf_counter()
     images = len(dataset.val_labels)
-    for epoch in range(1, epochs[-1] + 1):
-        losses: list[float] = []
-        for some in pieces.run(proxy.steps, proxy.step):
-            losses += some
-            if not math.isfinite(sum(some)):
-                wrong = next(i for i, loss in enumerate(losses) if not math.isfinite(loss))
-                yield Failure("not a number", f"loss {losses[wrong]} in epoch {epoch}, step {wrong + 1}")
-                return
-            if time.perf_counter() - told > SIGN_OF_LIFE_S:
-                yield Progress(phase="training", epoch=epoch - 1, epochs=epochs[-1], loss=_mean(losses))
-                told = time.perf_counter()
-        right = sum(sum(some) for some in pieces.run(proxy.validation_batches, proxy.right))
-        if not math.isfinite(right):
-            yield Failure("not a number", f"logits on the validation split after epoch {epoch}")
-            return
-        share = right / images
-        yield Progress(phase="training", epoch=epoch, epochs=epochs[-1], loss=_mean(losses), accuracy=100 * share)
-        told = time.perf_counter()
-        if epoch in epochs:
-            error = standard_error(share, images)
-            yield Measurement(
-                metric="accuracy",
-                value=100 * share,
-                low=100 * (share - error),
-                high=100 * (share + error),
-                seconds=pieces.seconds,
-                protocol=PROTOCOL,
-                device=describe(device),
-                batch=recipe.batch,
-                precision=proxy.precision,
-                threads=torch.get_num_threads(),
-                rung=epochs.index(epoch),
-                epochs=epoch,
-                data=dataset.fingerprint,
-            )
+    try:
+        for epoch in range(past.epochs + 1, epochs[-1] + 1):
+            now = f"epoch {epoch} of {epochs[-1]}"
+            losses: list[float] = []
+            for some in pieces.run(proxy.steps, proxy.step, now):
+                losses += some
+                if not math.isfinite(sum(some)):
+                    wrong = next(i for i, loss in enumerate(losses) if not math.isfinite(loss))
+                    raise _Ended("not a number", f"loss {losses[wrong]} in epoch {epoch}, step {wrong + 1}")
+                if time.perf_counter() - told > SIGN_OF_LIFE_S:
+                    yield Progress(phase="training", epoch=epoch - 1, epochs=epochs[-1], loss=_mean(losses))
+                    told = time.perf_counter()
+            loss = _mean(losses)
+            if loss > DIVERGENT * guess and loss >= past.loss:
+                before = f"{past.loss:.4g} in the epoch before"
+                raise _Ended("divergent loss", f"{loss:.4g} in epoch {epoch}, {before}, {guess:.4g} by guessing")
+            right = sum(sum(some) for some in pieces.run(proxy.validation_batches, proxy.right, now))
+            if not math.isfinite(right):
+                raise _Ended("not a number", f"logits on the validation split after epoch {epoch}")
+            share = right / images
+            yield Progress(phase="training", epoch=epoch, epochs=epochs[-1], loss=loss, accuracy=100 * share)
+            told = time.perf_counter()
+            past = _Past(epochs=epoch, seconds=pieces.seconds, loss=loss)
+            if epoch in epochs[:-1]:
+                with quiet.busy():
+                    written = proxy.state(past)
+                yield Checkpoint(epoch, written)
+            if epoch in epochs:
+                error = standard_error(share, images)
+                yield Measurement(
+                    metric="accuracy",
+                    value=100 * share,
+                    low=100 * (share - error),
+                    high=100 * (share + error),
+                    seconds=pieces.seconds,
+                    protocol=PROTOCOL,
+                    device=describe(device),
+                    batch=recipe.batch,
+                    precision=proxy.precision,
+                    threads=torch.get_num_threads(),
+                    rung=epochs.index(epoch),
+                    epochs=epoch,
+                    data=dataset.fingerprint,
+                    micro_batch=proxy.micro_batch,
+                )
+    except _Ended as ended:
+        yield ended.failure
 
 
 def one_cycle(step: int, steps: int, warmup: float) -> float:
@@ -125,6 +176,23 @@ def optimizer_for(network: nn.Module, recipe: Recipe) -> Optimizer:
     return AdamW(groups, lr=recipe.lr, fused=True)
 
 
+@dataclass(frozen=True, slots=True)
+class _Past:
+    """What a training has behind it."""
+
+    epochs: int = 0
+    seconds: float = 0.0  # of work
+    loss: float = math.inf  # the last epoch's mean
+
+
+class _Ended(Exception):
+    """A training that comes to nothing."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(reason, detail)
+        self.failure = Failure(reason, detail)
+
+
 class _Proxy:
     """A network on its way through the recipe: one step, one batch of the validation split at a time."""
 
@@ -142,11 +210,20 @@ class _Proxy:
         self._recipe = recipe
         self._all_steps = epochs * self.steps
         self._done = 0
+        self._seed = seed
         self._device = device
         self._dtype = dtype_of(self.precision)
         self._generator = torch.Generator(device).manual_seed(seed)
         self._optimizer = optimizer_for(network, recipe)
         self._order = torch.empty(0)
+        norms = any(isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d) for module in network.modules())
+        self._training = _Parts(self._batch, fewest=2 if norms else 1, device=device)  # one may have no variance
+        self._validation = _Parts(self._validation_batch, fewest=1, device=device)
+
+    @property
+    def micro_batch(self) -> int | None:
+        """Images at once in training, at most; None where the whole batch fits."""
+        return None if self._training.count == 1 else self._training.images
 
     def step(self, number: int) -> Tensor:
         """One step of training, the `number`-th of its epoch; gives its loss, a scalar on the device."""
@@ -156,51 +233,143 @@ class _Proxy:
             self._order = torch.randperm(len(data.train_labels), generator=self._generator, device=self._device)
         rows = self._order[number * self._batch : (number + 1) * self._batch]
         images = augment(data.train_images[rows], recipe.augmentation, data.mirrors, self._generator)
+        labels = data.train_labels[rows]
         for group in self._optimizer.param_groups:
             group["lr"] = recipe.lr * one_cycle(self._done, self._all_steps, recipe.warmup)
-        with torch.autocast(self._device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-            logits = self._network(normalised(images, data, self._dtype))
-            loss = functional.cross_entropy(logits, data.train_labels[rows], label_smoothing=recipe.label_smoothing)
-        self._optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        loss = self._training.run(lambda parts: self._gradients(images, labels, parts))
         self._optimizer.step()
         self._done += 1
-        return loss.detach()
+        return loss
+
+    def _gradients(self, images: Tensor, labels: Tensor, parts: int) -> Tensor:
+        """Leaves the gradients of the mean loss over a batch, and gives that loss."""
+        self._optimizer.zero_grad(set_to_none=True)  # also of what was begun and did not fit
+        losses: list[Tensor] = []
+        smoothing = self._recipe.label_smoothing
+        for some, theirs in zip(images.tensor_split(parts), labels.tensor_split(parts), strict=True):
+            with torch.autocast(self._device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+                logits = self._network(normalised(some, self._dataset, self._dtype))
+                loss = functional.cross_entropy(logits, theirs, label_smoothing=smoothing)
+            loss = loss * (len(some) / len(images))  # 1.0 for a whole batch, which changes no bit
+            loss.backward()
+            losses.append(loss.detach())
+        return sum(losses[1:], losses[0])
 
     @torch.inference_mode()
     def right(self, number: int) -> Tensor:
         """How many of a batch of the validation split are classified right; NaN if a logit is not finite."""
         self._network.eval()
         rows = slice(number * self._validation_batch, (number + 1) * self._validation_batch)
-        with torch.autocast(self._device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-            logits = self._network(normalised(self._dataset.val_images[rows], self._dataset, self._dtype))
-        right = (logits.argmax(1) == self._dataset.val_labels[rows]).sum()
-        return torch.where(logits.isfinite().all(), right.float(), math.nan)
+        images, labels = self._dataset.val_images[rows], self._dataset.val_labels[rows]
+        return self._validation.run(lambda parts: self._count_right(images, labels, parts))
+
+    def _count_right(self, images: Tensor, labels: Tensor, parts: int) -> Tensor:
+        counts: list[Tensor] = []
+        for some, theirs in zip(images.tensor_split(parts), labels.tensor_split(parts), strict=True):
+            if not len(some):
+                continue  # the last batch may hold fewer images than there are parts
+            with torch.autocast(self._device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+                logits = self._network(normalised(some, self._dataset, self._dtype))
+            right = (logits.argmax(1) == theirs).sum()
+            counts.append(torch.where(logits.isfinite().all(), right.float(), math.nan))
+        return sum(counts[1:], counts[0])
+
+    def state(self, past: _Past) -> bytes:
+        """All that it takes to go on after an epoch. Nothing in it is code."""
+        buffer = io.BytesIO()
+        told = {
+            "past": dataclasses.asdict(past),
+            "network": self._network.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "generator": (self._device.type, self._generator.get_state()),
+            "steps": self._done,
+            "parts": (self._training.count, self._validation.count),
+        }
+        torch.save(told, buffer)
+        return buffer.getvalue()
+
+    def restore(self, state: bytes) -> _Past:
+        """Take up what `state` wrote, on this device or another."""
+        told: dict[str, Any] = torch.load(io.BytesIO(state), map_location="cpu", weights_only=True)
+        past = _Past(**told["past"])
+        self._network.load_state_dict(told["network"])
+        self._optimizer.load_state_dict(told["optimizer"])
+        kind, generator = told["generator"]
+        if kind == self._device.type:
+            self._generator.set_state(generator)
+        else:  # another kind of device has another kind of random numbers
+            anew = np.random.SeedSequence([self._seed, past.epochs]).generate_state(1, np.uint64)[0]
+            self._generator.manual_seed(int(anew))
+        self._done = told["steps"]
+        self._training.count, self._validation.count = told["parts"]
+        return past
+
+
+class _Parts:
+    """A batch done in so many micro-batches that each fits into memory; once as many, for good."""
+
+    def __init__(self, batch: int, *, fewest: int, device: torch.device) -> None:
+        self.count = 1
+        self._batch = batch
+        self._most = max(1, batch // fewest)
+        self._device = device
+
+    @property
+    def images(self) -> int:
+        """At once, at most."""
+        return math.ceil(self._batch / self.count)
+
+    def run(self, work: Callable[[int], Tensor]) -> Tensor:
+        """work(count), done anew with twice the count as often as memory runs out.
+
+        Raises:
+            torch.OutOfMemoryError: with the largest count; any other error of `work` as it is.
+        """
+        while True:
+            try:
+                return work(self.count)
+            except Exception as error:
+                if not out_of_memory(error):
+                    raise
+                if self.count == self._most:
+                    smallest = f"{self.images} at once of a batch of {self._batch}"
+                    raise torch.OutOfMemoryError(f"{smallest}: {type(error).__name__}: {error}") from error
+                self.count = min(2 * self.count, self._most)
+            # only here: the error with its frames, and the activations in them, is gone by now
+            gc.collect()
+            free(self._device)
 
 
 class _Pieces:
     """Work on a device that others may want to measure on: in pieces, each with the device held."""
 
-    def __init__(self, device: torch.device, quiet: QuietDevice) -> None:
-        self.seconds = 0.0  # of work
+    def __init__(self, device: torch.device, quiet: QuietDevice, seconds: float, timeout_s: float | None) -> None:
+        self.seconds = seconds  # of work
         self._device = device
         self._quiet = quiet
+        self._timeout_s = timeout_s
 
-    def run(self, count: int, work: Callable[[int], Tensor]) -> Iterator[list[float]]:
+    def run(self, count: int, work: Callable[[int], Tensor], now: str) -> Iterator[list[float]]:
         """Do work(0) .. work(count - 1), each giving a scalar on the device; yields the scalars of each piece.
 
         Steps of a piece are queued without waiting for one another. The device is not held while the caller has them.
+
+        Raises:
+            _Ended: the time is up; no piece begins after it. `now` says how far the work has come.
         """
         first, size = 0, 1
         while first < count:
+            if self._timeout_s is not None and self.seconds > self._timeout_s:
+                limit = f"at most {self._timeout_s:g} s allowed"
+                raise _Ended("time limit", f"{self.seconds:.4g} s of training and still in {now}; {limit}")
             last = min(first + size, count)
             with self._quiet.busy():
                 started = time.perf_counter()
                 some = torch.stack([work(number) for number in range(first, last)]).tolist()
                 synchronize(self._device)  # the optimizer's last kernels too, before another may measure
-                took = time.perf_counter() - started
-            self.seconds += took
-            size = min(4 * size, max(1, round(size * PIECE_S / took)))
+                took_s = time.perf_counter() - started
+            self.seconds += took_s
+            size = min(4 * size, max(1, round(size * PIECE_S / took_s)))
             first = last
             yield some
 

@@ -5,18 +5,16 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
-import shlex
+import statistics
 import textwrap
-import time
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from mlpspace.architecture import to_dict
 from mlpspace.front import Entry, Front
 from mlpspace.objectives import METRICS, Objective
 from mlpspace.plot import plot_front as plot_front
-from mlpspace.study import Record, Study, Trial
+from mlpspace.trial import Record, Trial
 
 FIXED_POINT_MARK = "*"
 
@@ -44,7 +42,7 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole // 60 % 60:02d} min"
 
 
-def _networks(number: int) -> str:
+def networks(number: int) -> str:
     return f"{number} network{'' if number == 1 else 's'}"
 
 
@@ -53,9 +51,9 @@ def rate(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.1f}"
 
 
-def standard_error(accuracy: Record) -> float:
-    """Of an accuracy, in percentage points: its bounds stand one to either side."""
-    return (accuracy.high - accuracy.low) / 2
+def epochs_text(number: int | None) -> str:
+    """1 epoch, 18 epochs."""
+    return f"{number} epoch{'' if number == 1 else 's'}"
 
 
 # --- the front as a table -------------------------------------------------------------------------------------------
@@ -70,14 +68,11 @@ def front_table(front: Front, width: int = 120, *, validation_images: int | None
     """
     parts = []
     if front.points:
-        shown = [_cells(entry) for entry in front.points]
-        off = [_cells(entry) for entry in front.fixed_points_off]
+        shown = [_cells(entry, front) for entry in front.points]
+        off = [_cells(entry, front) for entry in front.fixed_points_off]
         lines = _aligned([*shown, *off], width)
         head, rows = lines[0], lines[1:]
-        parts.append(
-            f"Pareto front: {len(shown)} of {_networks(len(front.entries))}\n\n"
-            + "\n".join([head, *rows[: len(shown)]])
-        )
+        parts.append("\n".join([*_heading(front), "", head, *rows[: len(shown)]]))
         if off:
             parts.append("Fixed points off the front\n\n" + "\n".join([head, *rows[len(shown) :]]))
         if any(entry.trial.label for entry in (*front.points, *front.fixed_points_off)):
@@ -92,19 +87,36 @@ def front_table(front: Front, width: int = 120, *, validation_images: int | None
     return "\n\n".join(parts)
 
 
-_HEADINGS = ("", "trial", "accuracy %", "± se", "images/s", "95 % interval", "params", "MACs", "memory MB", "network")
+def _heading(front: Front) -> list[str]:
+    number = f"{len(front.points)} of {networks(len(front.entries))}"
+    if not front.partial:
+        return [f"Pareto front: {number}"]
+    none = ["No trial has been trained to the end yet."] if front.rung == front.standing[-1].rung else []
+    return [
+        f"Front of PARTIAL trainings, rung {front.rung}: {number}",
+        *none,
+        f"These are the accuracies after {epochs_text(front.epochs)}, before the end of training: they may be compared",
+        "with one another, never with those of full trainings.",
+    ]
+
+
+_ACCURACY = ("accuracy %", "± se", "spread", "seeds", "P(front) %")
+_HEADINGS = ("", "trial", *_ACCURACY, "images/s", "95 % interval", "params", "MACs", "memory MB", "network")
 _NUMBERS = len(_HEADINGS) - 1
 
 
-def _cells(entry: Entry) -> list[str]:
-    accuracy, speed = entry.records.get("accuracy"), entry.records.get("throughput")
+def _cells(entry: Entry, front: Front) -> list[str]:
+    accuracy, speed = entry.accuracy, entry.records.get("throughput")
     memory, trial = entry.records.get("peak_memory_mb"), entry.trial
     network = trial.architecture.describe()
     return [
         FIXED_POINT_MARK if trial.label else "",
         str(trial.number),
-        f"{accuracy.value:.2f}" if accuracy else "-",
-        f"{standard_error(accuracy):.2f}" if accuracy else "-",
+        f"{accuracy.mean:.2f}" if accuracy else "-",
+        f"{accuracy.error:.2f}" if accuracy else "-",
+        f"{accuracy.spread:.2f}" if accuracy and accuracy.spread is not None else "-",
+        str(accuracy.trainings) if accuracy and front.repeated else "-",
+        f"{100 * entry.probability:.0f}" if front.repeated else "-",
         rate(speed.value) if speed else "-",
         f"{rate(speed.low)}..{rate(speed.high)}" if speed else "-",
         count(trial.params),
@@ -139,8 +151,18 @@ def _footing(front: Front, validation_images: int | None) -> list[str]:
     accuracy, speed = front.circumstances("accuracy"), front.circumstances("throughput")
     if accuracy and front.rung is not None:
         images = f", {validation_images:,} validation images" if validation_images else ""
-        trained = f"rung {front.rung}, {front.epochs} epochs of {accuracy.dataset} at {accuracy.resolution} px"
+        trained = f"rung {front.rung}, {epochs_text(front.epochs)} of {accuracy.dataset} at {accuracy.resolution} px"
         lines.append(f"Accuracy: {trained}{images}; ± one standard error")
+        if front.repeated:
+            lines.append(
+                "  Where several seeds were trained: their mean; spread is the standard deviation between them."
+            )
+            lines.append(
+                "  P(front): how often nothing dominates the network, in draws from the errors of all; that of one seed"
+            )
+            lines.append("  is of the validation images alone.")
+    if len(front.standing) > 1:
+        lines.append(rungs_text(front))
     if speed:
         threads = f", {speed.threads} threads" if speed.threads else ""
         loud = " beside other programs" if speed.disturbed else ""
@@ -150,6 +172,17 @@ def _footing(front: Front, validation_images: int | None) -> list[str]:
             lines.append("  Other programs used the CPU during all of these measurements: the throughputs tell of them")
             lines.append("  as much as of the networks. On a quiet machine a new study tells of the networks alone.")
     return lines
+
+
+def rungs_text(front: Front) -> str:
+    """How many trials have reached each rung, and at which of them the front is."""
+    first, *others = front.standing
+    told = [f"{first.reached} trial{'' if first.reached == 1 else 's'} reached {epochs_text(first.epochs)}"]
+    told += [f"{each.reached} reached {each.epochs}" for each in others]
+    at = "" if front.rung is None else "; the front is of the last"
+    if at and front.rung != front.standing[-1].rung:
+        at = f"; this front is of rung {front.rung}, {epochs_text(front.epochs)}"
+    return f"Rungs: {', '.join(told)}{at}"
 
 
 def _worst(objective: Objective) -> str:
@@ -172,6 +205,8 @@ def front_json(front: Front) -> dict[str, Any]:
         "objectives": [objective.metric for objective in front.objectives],
         "rung": front.rung,
         "epochs": front.epochs,
+        "partial": front.partial,
+        "standing": [dataclasses.asdict(each) for each in front.standing],
         "dataset": accuracy and accuracy.dataset,
         "resolution": accuracy and accuracy.resolution,
         "device": speed and speed.device,
@@ -188,18 +223,22 @@ def front_csv(front: Front) -> str:
     return text.getvalue()
 
 
-_MEASURED = ("accuracy", "accuracy_se", "throughput", "throughput_low", "throughput_high")
-_PLAIN = ("trial", "id", *_MEASURED, "params", "macs", "peak_memory_mb", "architecture", "fixed_point")
+_TRAINED = ("accuracy", "accuracy_se", "accuracy_spread", "trainings", "probability")
+_MEASURED = (*_TRAINED, "throughput", "throughput_low", "throughput_high", "params", "macs", "peak_memory_mb")
+_PLAIN = ("trial", "id", *_MEASURED, "architecture", "fixed_point", "state", "rung", "epochs")
 
 
 def _plain(entry: Entry) -> dict[str, Any]:
-    accuracy, speed = entry.records.get("accuracy"), entry.records.get("throughput")
-    memory = entry.records.get("peak_memory_mb")
+    accuracy, speed = entry.accuracy, entry.records.get("throughput")
+    memory, trained = entry.records.get("peak_memory_mb"), entry.records.get("accuracy")
     values = (
         entry.trial.number,
         entry.trial.architecture_id,
-        accuracy and accuracy.value,
-        accuracy and standard_error(accuracy),
+        accuracy and accuracy.mean,
+        accuracy and accuracy.error,
+        entry.spread,
+        accuracy.trainings if accuracy else 0,
+        entry.probability,
         speed and speed.value,
         speed and speed.low,
         speed and speed.high,
@@ -208,11 +247,14 @@ def _plain(entry: Entry) -> dict[str, Any]:
         memory and memory.value,
         entry.trial.architecture.describe(),
         entry.trial.label,
+        entry.trial.state,
+        trained and trained.rung,
+        trained and trained.epochs,
     )
     return dict(zip(_PLAIN, values, strict=True))
 
 
-# --- one trial, and a search at work --------------------------------------------------------------------------------
+# --- one trial -------------------------------------------------------------------------------------------------------
 
 
 def trial_text(trial: Trial, *, yaml: str | None = None) -> str:
@@ -221,9 +263,10 @@ def trial_text(trial: Trial, *, yaml: str | None = None) -> str:
     Args:
         yaml: the architecture as text that can be pasted into a space; None: the one-line description alone.
     """
-    state = trial.state if trial.reason is None else f"{trial.state}: {trial.reason}"
     again = f", attempt {trial.attempt}" if trial.attempt > 1 else ""
-    lines = [f"trial {trial.number}  {state}{again}  ({trial.label or trial.origin}, id {trial.architecture_id})"]
+    lines = [
+        f"trial {trial.number}  {trial.standing}{again}  ({trial.label or trial.origin}, id {trial.architecture_id})"
+    ]
     if trial.detail:
         lines += ["", *(f"  {line}" for line in trial.detail.strip().splitlines())]
     counts = [f"{count(trial.params)} params", f"{count(trial.macs)} MACs", f"{trial.tokens:,} tokens"]
@@ -232,6 +275,8 @@ def trial_text(trial: Trial, *, yaml: str | None = None) -> str:
         f"  {trial.architecture.describe()}",
         f"  {', '.join(counts)}, {count(trial.activations)} activations",
     ]
+    if trial.why:
+        lines += textwrap.wrap(f"why: {trial.why}", 116, initial_indent="  ", subsequent_indent="       ")
     if yaml is not None:
         lines += ["", *yaml.rstrip().splitlines()]
     if trial.records:
@@ -239,6 +284,10 @@ def trial_text(trial: Trial, *, yaml: str | None = None) -> str:
         rows = [_measured(record) for record in trial.records]
         widths = [max(len(row[i]) for row in rows) for i in range(3)]
         lines += [f"  {a:<{widths[0]}}  {b:>{widths[1]}}  {c:<{widths[2]}}  {d}" for a, b, c, d in rows]
+    if trial.repeats:
+        values = [trial.measurements["accuracy"].value, *(record.value for record in trial.repeats)]
+        spread = f"{statistics.fmean(values):.2f} %, spread {statistics.stdev(values):.2f}"
+        lines.append(f"  accuracy over {len(values)} seeds: mean {spread}")
     if trial.curve:
         lines += ["", "curve", "  epoch    loss  accuracy %"]
         for epoch, loss, accuracy in trial.curve:
@@ -251,7 +300,11 @@ def _measured(record: Record) -> tuple[str, str, str, str]:
     if record.rung is None:
         circumstances = f"{record.device}, batch {record.batch}, {record.precision}, {duration(record.seconds)}"
     else:
-        circumstances = f"rung {record.rung}, {record.epochs} epochs of {record.dataset}, {duration(record.seconds)}"
+        again = f", trained again with seed {record.seed}" if record.repeat else ""
+        trained = f"rung {record.rung}, {epochs_text(record.epochs)} of {record.dataset}{again}"
+        circumstances = f"{trained}, {duration(record.seconds)}"
+        if record.micro_batch is not None:
+            circumstances += f", {record.micro_batch} images at a time to fit the memory"
     text = f"{record.value:.2f}" if METRICS[record.metric].trained else rate(record.value)
     low, high = (
         f"{bound:.2f}" if METRICS[record.metric].trained else rate(bound) for bound in (record.low, record.high)
@@ -262,7 +315,20 @@ def _measured(record: Record) -> tuple[str, str, str, str]:
 
 def trial_json(trial: Trial) -> dict[str, Any]:
     """One trial as plain values."""
-    names = ("label", "origin", "state", "reason", "detail", "attempt", "seed", "started", "ended")
+    names = (
+        "label",
+        "origin",
+        "why",
+        "state",
+        "reason",
+        "detail",
+        "rung",
+        "attempt",
+        "seed",
+        "started",
+        "ended",
+        "seconds",
+    )
     counts = ("params", "macs", "tokens", "activations")
     return {
         "trial": trial.number,
@@ -275,62 +341,3 @@ def trial_json(trial: Trial) -> dict[str, Any]:
         "measurements": [dataclasses.asdict(record) for record in trial.records],
         "curve": [{"epoch": epoch, "loss": loss, "accuracy": accuracy} for epoch, loss, accuracy in trial.curve],
     }
-
-
-def status(study: Study, found: Front, *, now: float | None = None) -> dict[str, Any]:
-    """How a search is doing, seen from outside, as plain values.
-
-    Args:
-        found: the front of the study.
-        now: seconds since 1970; None: by the clock.
-    """
-    trials = study.trials()
-    running = [trial for trial in trials if trial.state == "running"]
-    seen = study.last_seen
-    return {
-        "study": str(study.folder),
-        "driver": study.driver,
-        "trials": len(trials) - len(running),
-        "total": study.total,
-        "complete": sum(trial.state == "complete" for trial in trials),
-        "infeasible": dict(Counter(trial.reason for trial in trials if trial.state == "infeasible").most_common()),
-        "refused_draws": sum(study.refused.values()),
-        "running": [_at_work(trial) for trial in running],
-        "front": len(found.points),
-        "hypervolume": found.hypervolume,
-        "elapsed_seconds": study.elapsed_seconds,
-        "seconds_since_last_write": None if seen is None else max(0.0, (time.time() if now is None else now) - seen),
-    }
-
-
-def _at_work(trial: Trial) -> dict[str, Any]:
-    epoch, loss, accuracy = trial.curve[-1] if trial.curve else (0, None, None)
-    told = {"trial": trial.number, "epoch": epoch, "loss": loss, "accuracy": accuracy, "attempt": trial.attempt}
-    return {**told, "architecture": trial.architecture.describe(), "fixed_point": trial.label}
-
-
-def status_text(told: Mapping[str, Any]) -> str:
-    """What `status` found, for people."""
-    of = f" of {told['total']}" if told["total"] is not None else ""
-    reasons = ", ".join(f"{trials} {reason}" for reason, trials in told["infeasible"].items())
-    infeasible = f", infeasible: {reasons}" if reasons else ""
-    lines = [f"{told['study']}: {told['trials']}{of} trials done ({told['complete']} complete{infeasible})"]
-    at_work = "running  " if told["driver"] else "cut off  "
-    for each in told["running"]:
-        words = [f"epoch {each['epoch']}" if each["epoch"] else "not trained yet"]
-        words += [f"{each['accuracy']:.2f} %"] if each["accuracy"] is not None else []
-        label = f"{each['fixed_point']}: " if each["fixed_point"] else ""
-        lines.append(f"  {at_work} trial {each['trial']}, {', '.join(words)}  {label}{each['architecture']}")
-    if told["refused_draws"]:
-        lines.append(f"  refused   {told['refused_draws']:,} draws, before they became trials")
-    lines.append(f"  front     {_networks(told['front'])}, hypervolume {told['hypervolume']:.4g}")
-    since = told["seconds_since_last_write"]
-    ago = "nothing was written yet" if since is None else f"last written {duration(since)} ago"
-    lines.append(f"  time      {duration(told['elapsed_seconds'])} searched, {ago}")
-    if told["driver"]:
-        lines.append(f"  driver    {told['driver']}")
-    elif told["running"] or (told["total"] or 0) > told["trials"]:
-        words = ["mlpspace", "search", f"{told['study']}/space.yaml", "--study", str(told["study"])]
-        words += ["--trials", str(told["total"])] if told["total"] else []
-        lines.append(f"  driver    none at work. To go on: {shlex.join(words)}")
-    return "\n".join(lines)

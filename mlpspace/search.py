@@ -1,157 +1,156 @@
 """Search: every decision, no process, no clock of its own, no print.
 
 An engine asks for assignments and reports what workers say; the search decides and commits each thing to the ledger
-the moment it arrives. It knows nothing of Ray, and an engine knows nothing of spaces.
+the moment it arrives. It knows nothing of Ray, an engine knows nothing of spaces, and neither knows whether a network
+was trained or looked up in a table.
+
+A trial comes to an engine as one or more legs. At a rung it goes on, or its leg ends: it waits there (paused, with its
+checkpoint on the shelf) until it is promoted and any worker takes it up again, or it is stopped.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
 
 from mlpspace.architecture import Architecture
-from mlpspace.counts import Profile, profile
+from mlpspace.checkpoints import Shelf
+from mlpspace.counts import Profile
+from mlpspace.domain import Enqueued, Key, SearchDomain
 from mlpspace.errors import UserError
-from mlpspace.fixed_points import fixed_points
-from mlpspace.ledger import Writer
-from mlpspace.measurement import Assignment, Event, Failure, Measurement, Progress
-from mlpspace.objectives import costs
+from mlpspace.forecast import Forecast
+from mlpspace.measurement import Assignment, Checkpoint, Event, Failure, Measurement, Progress
 from mlpspace.pareto import hypervolume, pareto_front
 from mlpspace.recipe import Recipe
-from mlpspace.space.dims import Value
-from mlpspace.space.space import NotInSpace, Space
+from mlpspace.results import Limits, Result, Running
+from mlpspace.rungs import Rungs
+from mlpspace.sampling.base import Observation, Sampler, Suggestion
+from mlpspace.space.space import Candidate
+from mlpspace.stopping import Plateau
 from mlpspace.study import Trial
 
 MOST_DRAWS = 10_000  # refused in a row before a search gives up
+SAMPLER_DRAWS = 32  # of the sampler for one trial; when all of them are refused, random ones go on
 MOST_ATTEMPTS = 3  # a trial whose worker dies is given out again so often in all
+MOST_SET_ASIDE = 3  # in a row; the next candidate is trained whatever its cost turns out to be
+
+SET_ASIDE = "set aside before training"
+BEHIND = "cannot reach the front"
 
 
 class SearchError(UserError):
     """A search that cannot go on; the text says why and what would help."""
 
 
-class Sampler(Protocol):
-    """Chooses candidates. Told costs, smaller is better; None for a trial that ended infeasible."""
+class Writer(Protocol):
+    """What a search writes: see `ledger.Writer`. A replay keeps nothing."""
 
-    def distributions(self, point: Mapping[str, Value]) -> dict[str, Any]: ...
-    def draw(self, number: int, draw: int) -> Any: ...
-    def refuse(self, number: int) -> None: ...
-    def tell(self, number: int, point: Mapping[str, Value], costs: Sequence[float] | None) -> None: ...
+    def begin(
+        self,
+        assignment: Assignment,
+        *,
+        params: int,
+        macs: int,
+        tokens: int,
+        activations: int,
+        origin: str,
+        label: str | None = None,
+        point: Mapping[str, Any] | None = None,
+        why: str | None = None,
+    ) -> None: ...
+    def record(self, assignment: Assignment, measured: Measurement) -> None: ...
+    def record_progress(self, assignment: Assignment, told: Progress) -> None: ...
+    def finish(self, number: int, state: str, reason: str | None = None, detail: str | None = None) -> None: ...
+    def refuse(self, reason: str, count: int = 1) -> None: ...
 
 
 class Mirror(Protocol):
     """Keeps Optuna's tables in step with the ledger, for its dashboard."""
 
-    def begin(
-        self, number: int, params: Mapping[str, Any], distributions: Mapping[str, Any], user_attrs: Mapping[str, Any]
-    ) -> None: ...
+    def begin(self, number: int, point: Mapping[str, Any], user_attrs: Mapping[str, Any]) -> None: ...
+    def pause(self, number: int, reason: str) -> None: ...
+    def resume(self, number: int) -> None: ...
     def finish(self, number: int, values: Sequence[float] | None, reason: str | None = None) -> None: ...
-
-
-@dataclass(slots=True)
-class Running:
-    """A trial that a worker has, or will get again."""
-
-    assignment: Assignment
-    origin: str
-    label: str | None
-    point: Mapping[str, Value] | None
-    counts: Profile
-    given: bool = False  # to a worker, in this session
-    deaths: int = 0  # of workers that had it, in this session
-    started: float = 0.0
-    progress: Progress | None = None
-    values: dict[str, Measurement] = field(default_factory=dict)
-    curve: list[float] = field(default_factory=list)  # accuracy after each epoch, %
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """A trial that ended."""
-
-    number: int
-    architecture: str
-    label: str | None
-    values: Mapping[str, float]  # by metric; empty for an infeasible one
-    costs: tuple[float, ...] | None
-    reason: str | None
-    detail: str | None
-    seconds: float
-    disturbed: bool = False  # other programs used the CPU while its throughput was measured
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """When a study is done: both are totals over all its sessions."""
-
-    trials: int
-    seconds: float = math.inf
 
 
 class Search:
     """One session of a study's search.
 
     Args:
-        space: what is searched.
+        domain: what is searched.
         writer: of the study's ledger.
         trials: those the ledger holds already.
-        sampler, mirror: see the protocols.
+        sampler, mirror, shelf: see there.
         limits: totals of the study.
+        repeats: trainings anew of each network on the front, when the trials are done.
+        plateau: ends the search when the hypervolume stops growing; None: it goes on to its limits.
         elapsed_seconds: of earlier sessions.
-        data_path: where the dataset lives; None for an embedded one.
         clock: seconds, rising.
         observe: hears each result.
     """
 
     def __init__(
         self,
-        space: Space,
+        domain: SearchDomain,
         *,
         writer: Writer,
         trials: Sequence[Trial],
         sampler: Sampler,
         mirror: Mirror,
+        shelf: Shelf,
         limits: Limits,
         seed: int,
-        elapsed_seconds: float,
-        data_path: str | None,
         clock: Callable[[], float],
+        repeats: int = 0,
+        plateau: Plateau | None = None,
+        elapsed_seconds: float = 0.0,
         observe: Callable[[Result], None] = lambda result: None,
     ) -> None:
-        self.space = space
+        self.domain = domain
+        self.objectives = domain.objectives
         self.limits = limits
         self.running: dict[int, Running] = {}
-        self.results: list[Result] = []
+        self.paused: dict[int, Running] = {}
         self.stopped: str | None = None  # why no more assignments are given
         self.exhausted = False  # stopped because nothing new is left to draw: going on would not help
-        self._writer = writer
-        self._sampler = sampler
-        self._mirror = mirror
+        self.enough: str | None = None  # why no more trials are begun; what is at work goes on
+        self._writer, self._sampler, self._mirror, self._shelf = writer, sampler, mirror, shelf
         self._seed = seed
         self._elapsed_before = elapsed_seconds
-        self._data_path = data_path
         self._clock = clock
         self._observe = observe
         self._begun = clock()
-        self._metrics = [objective.metric for objective in space.objectives]
-        self._known: set[tuple[str, str]] = set()  # (architecture id, recipe) of every trial
-        self._next_number = 0
+        self._metrics = [objective.metric for objective in self.objectives]
+        self._last = len(domain.epochs) - 1
+        self._worst = np.array([objective.cost(objective.worst) for objective in self.objectives])
+        self._rungs = Rungs(len(domain.epochs), domain.keep, self._worst)
+        self._seen: list[Observation] = []  # by number
+        self._results: dict[int, Result] = {}
+        self._known: set[Key] = set()  # of every trial but those set aside
+        self._set_aside = 0
+        self._set_aside_in_a_row = 0
+        self._repeats = repeats
+        self._trainings: dict[int, dict[int, float]] = {}  # trial -> repeat -> accuracy; 0 for its own
+        self._last_trained: dict[int, Running] = {}  # complete ones, for repeats
+        self._no_repeats: set[int] = set()  # that failed when they were trained anew
+        self._plateau = plateau
         self._most_at_work = 0
         labels = set()
         for trial in trials:
             self._remember(trial)
             labels.add(trial.label)
+        self._shelf.clear_except({*self.running, *self.paused})
         # by label too: what a published network is may have been put right since the study began
-        self._fixed = [
-            point
-            for point in fixed_points(space, self._broken)
-            if (point.architecture.id, space.default_recipe().to_json()) not in self._known
-            and point.label not in labels
+        recipe = domain.default_recipe()
+        self._enqueued: list[Enqueued] = [
+            each
+            for each in domain.enqueued()
+            if (each.architecture.id, recipe.to_json()) not in self._known and each.label not in labels
         ]
 
     # --- what an engine calls ---
@@ -162,64 +161,60 @@ class Search:
             self.stop("time budget reached")
         if self.stopped is not None:
             return None
-        waiting = next((running for running in self.running.values() if not running.given), None)
-        if waiting is None:
-            waiting = self._new_trial() if self._next_number < self.limits.trials else None
-            if waiting is None:
-                return None
-        waiting.given = True
-        self._most_at_work = max(self._most_at_work, sum(running.given for running in self.running.values()))
-        waiting.started = self._clock()
-        self._writer.begin(
-            waiting.assignment,
-            params=waiting.counts.params,
-            macs=waiting.counts.macs,
-            tokens=waiting.counts.tokens,
-            activations=waiting.counts.activations,
-            origin=waiting.origin,
-            label=waiting.label,
-            point=waiting.point,
-        )
-        if waiting.assignment.attempt == 1:
-            point = waiting.point or {}
-            self._mirror.begin(
-                waiting.assignment.trial, point, self._sampler.distributions(point), self._attributes(waiting)
-            )
-        return waiting.assignment
+        running = next((each for each in self.running.values() if not each.given), None)
+        running = running or self._promoted() or self._new_trial() or self._last_resort() or self._repeat()
+        if running is None:
+            return None
+        running.given = True
+        self._most_at_work = max(self._most_at_work, sum(each.given for each in self.running.values()))
+        running.started = self._clock()
+        if not running.is_repeat:
+            self._begin(running)
+        return self._with_state(running)
 
     def measured_bounds(self, number: int) -> dict[str, tuple[float, float]]:
         """What a worker requires of trial `number` before it trains it; a published network takes part regardless."""
-        return {} if self.running[number].origin == "fixed point" else self.space.require.measured()
+        return {} if self.running[number].origin == "fixed point" else self.domain.measured_bounds()
 
     def report(self, number: int, event: Event) -> bool:
-        """What the worker of trial `number` says. False: it shall stop; the trial is over, or the search is."""
+        """What the worker of trial `number` says. False: its leg ends here."""
         running = self.running.get(number)
         if running is None:
             return False
         if running.progress is None:
             running.started = self._clock()  # until now its worker may have been starting
         if isinstance(event, Failure):
-            self._end(running, reason=event.reason, detail=event.detail)
+            self._end(running, "infeasible", event.reason, event.detail)
             return False
+        goes_on = True
         if isinstance(event, Progress):
             running.progress = event
             if event.accuracy is not None:
                 running.curve.append(event.accuracy)
                 self._writer.record_progress(running.assignment, event)
+            elif event.phase == "training" and not event.epoch:
+                goes_on = self._is_worth_it(running)
+        elif isinstance(event, Checkpoint):
+            running.checkpoint = event
         else:
-            running.values[event.metric] = event
             self._writer.record(running.assignment, event)
-        if self.elapsed_seconds >= self.limits.seconds:
+            if (
+                running.checkpoint is not None and not running.is_repeat
+            ):  # only now: a state says less than its measurement
+                self._shelf.put(number, running.checkpoint.state)
+            running.checkpoint = None
+            goes_on = self._measured(running, event)
+        if goes_on and self.elapsed_seconds >= self.limits.seconds:
             self.stop("time budget reached")
             running.given = False  # unfinished: given out again when the study goes on
             return False
-        return True
+        return goes_on
 
     def completed(self, number: int) -> None:
         """The worker of trial `number` came to its end."""
         running = self.running.get(number)
         if running is not None:
-            self._end(running)
+            self._end(running, "complete")
 
     def lost(self, number: int, detail: str) -> None:
         """The worker of trial `number` died. It is given out again, then infeasible."""
@@ -228,7 +223,7 @@ class Search:
             return
         running.deaths += 1
         if running.deaths >= MOST_ATTEMPTS:
-            self._end(running, reason="worker died", detail=detail)
+            self._end(running, "infeasible", "worker died", detail)
         else:
             self._again(running)
 
@@ -239,9 +234,11 @@ class Search:
     @property
     def done(self) -> bool:
         """Nothing runs and nothing will."""
+        if any(each.given for each in self.running.values()):
+            return False
         if self.stopped is not None:
-            return not any(running.given for running in self.running.values())
-        return self._next_number >= self.limits.trials and not self.running
+            return True
+        return not (self.running or self._may_begin or self._can_promote() or self._due_repeat() is not None)
 
     # --- what a person sees ---
 
@@ -249,6 +246,11 @@ class Search:
     def elapsed_seconds(self) -> float:
         """Of all sessions of the study."""
         return self._elapsed_before + self._clock() - self._begun
+
+    @property
+    def results(self) -> list[Result]:
+        """Of all trials that ended or wait at a rung; those set aside before training left out."""
+        return [result for result in self._results.values() if result.reason != SET_ASIDE]
 
     def front(self) -> list[Result]:
         """The front so far, the most accurate (the first objective's best) first."""
@@ -262,116 +264,434 @@ class Search:
     def hypervolume(self) -> float:
         """Of the front so far, from the objectives' `worst`."""
         found = [result.costs for result in self._comparable()]
-        worst = np.array([objective.cost(objective.worst) for objective in self.space.objectives])
-        return hypervolume(np.array(found), worst) if found else 0.0
+        return hypervolume(np.array(found), self._worst) if found else 0.0
 
     def _comparable(self) -> list[Result]:
         """What is on the front or below it; disturbed measurements only while there are no others (as in `front`)."""
-        finished = [result for result in self.results if result.costs is not None]
+        finished = [result for result in self._results.values() if result.costs is not None]
         return [result for result in finished if not result.disturbed] or finished
 
     def seconds_left(self) -> float | None:
         """Until the last trial ends, judged by the trials so far; None before the first has ended."""
-        seconds = [result.seconds for result in self.results if result.seconds > 0]
+        results = self.results
+        seconds = [result.seconds for result in results if result.seconds > 0]
         if not seconds:
             return None
-        rounds = (self.limits.trials - len(self.results)) / max(1, self._most_at_work)
+        rounds = (self.limits.trials - len(results)) / max(1, self._most_at_work)
         left = rounds * sum(seconds) / len(seconds)
         return max(0.0, min(left, self.limits.seconds - self.elapsed_seconds))
 
-    # --- inside ---
+    @property
+    def trials_an_hour(self) -> float:
+        """At the pace of this study so far."""
+        return 3600 * len(self.results) / max(1e-9, self.elapsed_seconds)
 
-    def _remember(self, trial: Trial) -> None:
-        """A trial of an earlier session: finished ones teach the sampler, the others are given out again."""
-        self._next_number = max(self._next_number, trial.number + 1)
-        self._known.add((trial.architecture_id, trial.recipe_json))
-        counts = Profile(
-            params=trial.params,
-            macs=trial.macs,
-            activations=trial.activations,
-            tokens=trial.tokens,
-            resolution=self.space.resolution,
-            classes=self.space.classes,
-        )
-        assignment = self._assignment(trial.number, trial.attempt, trial.architecture, trial.recipe, trial.seed)
-        running = Running(assignment, trial.origin, trial.label, trial.point, counts, started=trial.started)
-        if trial.state == "running":
-            last = trial.measurements.get("accuracy")
-            if last is not None and last.epochs == self.space.fidelity.epochs[-1]:
-                # all was measured; only the word that it is complete was cut off
-                running.values = dict(trial.measurements)
-                self._end(running, seconds=0.0)
-            else:
-                self._again(running)
-            return
-        running.values = dict(trial.measurements)
-        self._conclude(running, trial.reason, trial.detail, (trial.ended or trial.started) - trial.started)
+    # --- which work comes next ---
 
-    def _again(self, running: Running) -> None:
-        assignment = running.assignment
-        again = self._assignment(
-            assignment.trial, assignment.attempt + 1, assignment.architecture, assignment.recipe, assignment.seed
+    @property
+    def _may_begin(self) -> bool:
+        return self.enough is None and len(self._seen) - self._set_aside < self.limits.trials
+
+    def _can_promote(self) -> bool:
+        return self.enough is None and (
+            self._rungs.promotable() is not None
+            or (not self._may_begin and not self.running and self._rungs.last_resort() is not None)
         )
-        fresh = Running(again, running.origin, running.label, running.point, running.counts, deaths=running.deaths)
-        self.running[assignment.trial] = fresh
+
+    def _promoted(self) -> Running | None:
+        """A trial that waits at a rung and is among the best of those that came there."""
+        while self.enough is None and (found := self._rungs.promotable()) is not None:
+            number, rung = found
+            running = self.paused[number]
+            behind = self._behind(running, rung)
+            if behind is None:
+                return self._go_on(number, rung)
+            self._end(self.paused.pop(number), "stopped", BEHIND, behind)
+        return None
+
+    def _last_resort(self) -> Running | None:
+        """At the end of a study so small that no share of a rung came to one trial: its best."""
+        if self.running or self.enough is not None:
+            return None
+        found = self._rungs.last_resort()
+        return None if found is None else self._go_on(*found)
+
+    def _go_on(self, number: int, rung: int) -> Running:
+        running = self.paused.pop(number)
+        self._rungs.promote(number, rung)
+        running.seen.state = "running"
+        self.running[number] = running
+        self._mirror.resume(number)
+        return running
 
     def _new_trial(self) -> Running | None:
-        number = self._next_number
-        recipe = self.space.default_recipe()
-        if self._fixed:
-            fixed = self._fixed.pop(0)
-            try:
-                point: Mapping[str, Value] | None = self.space.encode(fixed.architecture)
-            except NotInSpace:
-                point = None  # measured and drawn, but nothing a sampler could learn from
-            running = self._running(number, fixed.architecture, recipe, "fixed point", fixed.label, point)
+        if not self._may_begin:
+            return None
+        number = len(self._seen)
+        if self._enqueued:
+            running = self._fixed_point(number, self._enqueued.pop(0))
         else:
-            drawn = self._draw(number)
-            if drawn is None:
+            suggestion = self._suggest(number)
+            if suggestion is None:
                 return None
-            running = drawn
-        self._next_number += 1
-        self._known.add((running.assignment.architecture.id, running.assignment.recipe.to_json()))
+            candidate = suggestion.candidate
+            running = self._running(
+                number, candidate.architecture, candidate.recipe, "sampler", None, candidate, suggestion.why
+            )
+            running.seen.gain = suggestion.gain
+        self._seen.append(running.seen)
+        self._known.add(running.seen.key)
         self.running[number] = running
         return running
 
-    def _draw(self, number: int) -> Running | None:
+    def _fixed_point(self, number: int, fixed: Enqueued) -> Running:
+        recipe = self.domain.default_recipe()
+        candidate = None if fixed.point is None else Candidate(dict(fixed.point), fixed.architecture, recipe)
+        return self._running(
+            number, fixed.architecture, recipe, "fixed point", fixed.label, candidate, "fixed point: named in the file"
+        )
+
+    def _suggest(self, number: int) -> Suggestion | None:
         refused: Counter[str] = Counter()
         smallest = math.inf
         found = None
         for draw in range(MOST_DRAWS):
-            candidate = self._sampler.draw(number, draw)
-            reason = candidate.architecture.unfit(self.space.resolution) and "does not fit the resolution"
-            if reason is None and (candidate.architecture.id, candidate.recipe.to_json()) in self._known:
-                reason = "already a trial"
+            suggestion = self._draw(number, draw)
+            candidate = suggestion.candidate
+            reason = "already a trial" if self.domain.key(candidate) in self._known else self.domain.refusal(candidate)
             if reason is None:
-                reason = self._broken(candidate.architecture)
-                smallest = min(smallest, self._profile(candidate.architecture).macs)
-            if reason is None:
-                found = self._running(
-                    number, candidate.architecture, candidate.recipe, "sampler", None, candidate.point
-                )
+                found = suggestion
                 break
+            if reason != "already a trial":
+                smallest = min(smallest, self.domain.known(candidate).get("macs", math.inf))
             refused[reason] += 1
-            self._sampler.refuse(number)
         for reason, count in refused.items():
             self._writer.refuse(reason, count)
         if found is None:
             self.stopped, self.exhausted = self._nothing_left(refused, smallest), True
         return found
 
+    def _draw(self, number: int, draw: int) -> Suggestion:
+        if draw < SAMPLER_DRAWS:
+            return self._sampler.suggest(number, draw, self._seen)
+        rng = np.random.default_rng([self._seed, number, draw])
+        why = f"random: {SAMPLER_DRAWS} draws of the sampler were known already or broke a requirement"
+        return Suggestion(self.domain.draw(rng), why)
+
     def _nothing_left(self, refused: Counter[str], smallest: float) -> str:
         told = "; ".join(f"{reason} {count:,}" for reason, count in refused.most_common())
-        text = f"No draw out of {MOST_DRAWS:,} from {self.space.path} is a new network that meets the requirements.\n"
+        text = f"No draw out of {MOST_DRAWS:,} from {self.domain.name} is a new network that meets the requirements.\n"
         text += f"  Refused: {told}."
         if refused["already a trial"] > MOST_DRAWS // 2:
             text += "\n  The space is searched to its end, or nearly so."
         elif smallest < math.inf:
             text += f"\n  The smallest network drawn needs {smallest:,.0f} macs."
             text += " Widen the requirements or the space."
-        if not self.results and not self.running:
+        if not self._results and not self.running:
             raise SearchError(text)
         return text
+
+    def _repeat(self) -> Running | None:
+        """A network of the front, to be trained anew with another seed."""
+        number = self._due_repeat()
+        if number is None:
+            return None
+        trial = self._last_trained[number]
+        repeat = max(self._trainings[number]) + 1
+        assignment = dataclasses.replace(
+            trial.assignment,
+            seed=_seed(self._seed, number, repeat),
+            repeat=repeat,
+            throughput_batch=None,
+        )
+        again = Running(assignment, trial.origin, trial.label, trial.counts, trial.seen)
+        self.running[number] = again
+        return again
+
+    def _due_repeat(self) -> int | None:
+        """Once the trials are done: the next of the front that was not trained as often as it shall be."""
+        if not self._repeats or self._may_begin or (self.enough is None and self._rungs.promotable() is not None):
+            return None
+        if any(not running.is_repeat for running in self.running.values()):
+            return None
+        for result in self.front():
+            number = result.number
+            if number in self.running or number in self._no_repeats or number not in self._last_trained:
+                continue
+            if len(self._trainings[number]) <= self._repeats:
+                return number
+        return None
+
+    # --- what comes of it ---
+
+    def _measured(self, running: Running, measured: Measurement) -> bool:
+        """Take note; False: the leg ends here."""
+        if running.is_repeat:
+            if measured.rung == self._last:
+                self._trainings[running.assignment.trial][running.assignment.repeat] = measured.value
+            return True
+        running.values[measured.metric] = measured
+        if measured.metric != "accuracy":
+            running.seen.known[measured.metric] = measured.value
+            running.seen.disturbed |= measured.disturbed
+            return True
+        assert measured.rung is not None
+        running.seen.accuracy[measured.rung] = measured.value
+        return measured.rung == self._last or self._at_rung(running, measured.rung)
+
+    def _at_rung(self, running: Running, rung: int) -> bool:
+        """Whether a trial goes on from a rung at once; else it is paused, or stopped."""
+        number = running.assignment.trial
+        costs = running.seen.costs(self.objectives, rung)
+        assert costs is not None, "an objective was not measured before the training"
+        self._rungs.add(number, rung, costs)
+        behind = None if running.label else self._behind(running, rung)
+        if behind is not None:
+            self._end(running, "stopped", BEHIND, behind)
+            return False
+        # a published network is always trained to the end; one whose worker died may come here for the second time
+        if running.label or self._rungs.is_promotable(number, rung) or self._rungs.has_gone_on(number, rung):
+            self._rungs.promote(number, rung)
+            return True
+        del self.running[number]
+        self._rest(running)
+        self.paused[number] = running
+        running.seen.state = "paused"
+        epochs = self.domain.epochs[rung]
+        self._writer.finish(number, "paused", None, None)
+        self._mirror.pause(number, f"paused at rung {rung}, {epochs} epochs")
+        self._conclude(running, "paused", None, None)
+        return False
+
+    def _behind(self, running: Running, rung: int) -> str | None:
+        """Why a trial cannot reach the front even at the top of what its accuracy may become; None if it can."""
+        front = [result.costs for result in self._comparable()]
+        if not front:
+            return None
+        forecast = Forecast([seen.accuracy for seen in self._seen], self._last)
+        top = forecast.top(rung, running.seen.accuracy[rung])
+        if top is None:
+            return None
+        at_best = dataclasses.replace(running.seen, accuracy={self._last: top})
+        costs = at_best.costs(self.objectives, self._last)
+        if costs is None or not np.any(np.all(np.array(front) <= np.array(costs), axis=1)):
+            return None
+        epochs = self.domain.epochs
+        return (
+            f"at {running.seen.accuracy[rung]:.2f} % after {epochs[rung]} epochs it reaches {top:.2f} % at most after"
+            f" {epochs[-1]}: the front has a network that is as good and costs no more"
+        )
+
+    def _is_worth_it(self, running: Running) -> bool:
+        """Whether to train a network now that it was measured; else it is set aside, and may be chosen again later."""
+        seen = running.seen
+        if running.label or running.is_repeat or seen.accuracy or self._set_aside_in_a_row >= MOST_SET_ASIDE:
+            self._set_aside_in_a_row = 0
+            return True
+        reason = self._sampler.worth(seen, self._seen)
+        if reason is None:
+            self._set_aside_in_a_row = 0
+            return True
+        self._set_aside_in_a_row += 1
+        self._end(running, "stopped", SET_ASIDE, reason)
+        return False
+
+    def _rest(self, running: Running) -> None:
+        """A leg has ended."""
+        running.seconds += self._clock() - running.started
+        running.given = False
+        running.progress = None
+
+    def _end(self, running: Running, state: str, reason: str | None = None, detail: str | None = None) -> None:
+        """Commit the end of a trial, tell the observer."""
+        number = running.assignment.trial
+        if running.given:
+            self._rest(running)
+        self.running.pop(number, None)
+        if running.is_repeat:
+            self._end_repeat(running, reason)
+            return
+        self._shelf.drop(number)
+        self._writer.finish(number, state, reason, detail)
+        result = self._conclude(running, state, reason, detail)
+        if state == "stopped":
+            self._mirror.pause(number, f"stopped: {reason}")
+        else:
+            raw = None if result.costs is None else [result.values[metric] for metric in self._metrics]
+            self._mirror.finish(number, raw, reason)
+
+    def _end_repeat(self, running: Running, reason: str | None) -> None:
+        number, repeat = running.assignment.trial, running.assignment.repeat
+        if repeat not in self._trainings[number]:
+            self._no_repeats.add(number)
+            self._observe(dataclasses.replace(self._results[number], reason=reason, repeat=repeat))
+            return
+        self._take_mean(number)
+        self._observe(dataclasses.replace(self._results[number], repeat=repeat, seconds=running.seconds))
+
+    def _take_mean(self, number: int) -> None:
+        """The accuracy of a trial is the mean of its trainings."""
+        result = self._results[number]
+        values = {**result.values, "accuracy": float(np.mean(list(self._trainings[number].values())))}
+        seen = dataclasses.replace(self._seen[number], known=dict(values), accuracy={self._last: values["accuracy"]})
+        self._seen[number].accuracy[self._last] = values["accuracy"]
+        costs = seen.costs(self.objectives, self._last)
+        self._results[number] = dataclasses.replace(result, values=values, costs=costs)
+
+    def _conclude(
+        self, running: Running, state: str, reason: str | None, detail: str | None, *, watch: bool = True
+    ) -> Result:
+        number = running.assignment.trial
+        seen = running.seen
+        seen.state, seen.reason = state, reason
+        measured = {metric: measurement.value for metric, measurement in running.values.items()}
+        complete = state == "complete"
+        rung = max(seen.accuracy, default=None)
+        if state in ("stopped", "infeasible"):
+            self._rungs.drop(number)
+        if reason == SET_ASIDE:
+            self._known.discard(seen.key)
+            self._set_aside += 1
+        is_new = number not in self._results
+        result = Result(
+            number,
+            running.assignment.architecture.describe(),
+            running.label,
+            {} if state == "infeasible" else {**seen.known, **measured},
+            seen.costs(self.objectives, self._last) if complete else None,
+            reason,
+            detail,
+            running.seconds,
+            seen.disturbed,
+            state,
+            rung,
+            None if rung is None else self.domain.epochs[rung],
+        )
+        self._results[number] = result
+        if complete:
+            self._last_trained[number] = running
+            self._trainings.setdefault(number, {0: measured.get("accuracy", math.nan)})
+        if self._plateau is not None and reason != SET_ASIDE and (is_new or complete):
+            self._plateau.update(self.hypervolume())
+            if self._plateau.reached and self.enough is None:
+                self.enough = self._why_enough(self._plateau)
+        if watch:
+            self._observe(result)
+        return result
+
+    def _why_enough(self, plateau: Plateau) -> str:
+        trials = max(1, round(self.trials_an_hour))
+        low, high = plateau.expected_range(trials)
+        return (
+            f"the hypervolume grew by {100 * (plateau.grew or 0.0):.2g} % over the last {plateau.patience} trials, less"
+            f" than the {100 * plateau.gain:.2g} % asked for. The next hour, some {trials:,} trials, was expected to"
+            f" bring {100 * plateau.expected_gain(trials):.2g} % ({100 * low:.2g} to {100 * high:.2g} %)"
+        )
+
+    # --- trials of an earlier session ---
+
+    def _remember(self, trial: Trial) -> None:
+        """Finished ones teach the sampler, paused ones wait on, the others are given out again."""
+        running = self._recalled(trial)
+        number = trial.number
+        assert number == len(self._seen), f"trial {len(self._seen)} is missing in the ledger"
+        self._seen.append(running.seen)
+        self._known.add(running.seen.key)
+        unfinished = trial.state == "running" and self._last not in running.seen.accuracy
+        if unfinished:
+            self._again(running)
+        for rung in sorted(running.seen.accuracy):
+            costs = running.seen.costs(self.objectives, rung)
+            if costs is not None and rung < self._last:
+                self._rungs.add(number, rung, costs)
+                if rung < max(running.seen.accuracy) or trial.state in ("running", "complete"):
+                    self._rungs.promote(number, rung)
+            elif costs is not None:
+                self._rungs.add(number, rung, costs)
+        if trial.state == "running":
+            if not unfinished:
+                self._end(running, "complete")  # all was measured; only the word that it is complete was cut off
+            return
+        if trial.state == "paused":
+            self.paused[number] = running
+        self._conclude(running, trial.state, trial.reason, trial.detail, watch=False)
+        if trial.state == "complete" and trial.repeats:
+            for record in trial.repeats:
+                self._trainings[number][record.repeat] = record.value
+            self._take_mean(number)
+
+    def _recalled(self, trial: Trial) -> Running:
+        counts = self.domain.counts(trial.architecture)
+        assignment = self.domain.assignment(
+            trial.number, trial.attempt, trial.architecture, trial.recipe, seed=trial.seed
+        )
+        candidate = None if trial.point is None else Candidate(dict(trial.point), trial.architecture, trial.recipe)
+        seen = Observation(
+            number=trial.number,
+            key=(trial.architecture_id, trial.recipe_json),
+            candidate=candidate,
+            state=trial.state,
+            known={"params": float(trial.params), "macs": float(trial.macs)},
+            reason=trial.reason,
+        )
+        running = Running(assignment, trial.origin, trial.label, counts, seen, trial.why)
+        for record in trial.records:
+            if record.repeat:
+                continue
+            running.values[record.metric] = record
+            if record.metric != "accuracy":
+                seen.known[record.metric] = record.value
+                seen.disturbed |= record.disturbed
+            elif record.rung is not None:
+                seen.accuracy[record.rung] = record.value
+        running.curve = [accuracy for _, _, accuracy in trial.curve if accuracy is not None]
+        running.seconds = trial.seconds
+        return running
+
+    # --- one trial ---
+
+    def _again(self, running: Running) -> None:
+        """Give it out once more: from its checkpoint, else from the start, which makes it another attempt."""
+        if running.is_repeat:
+            running.given = False
+            return
+        assignment = running.assignment
+        seen = running.seen
+        attempt = assignment.attempt
+        if self._shelf.get(assignment.trial) is None:
+            attempt += 1
+            running.curve.clear()
+            seen.accuracy.clear()
+            running.values.clear()
+        seen.state = "running"
+        running.given = False
+        running.progress = None
+        running.assignment = dataclasses.replace(assignment, attempt=attempt)
+        self.running[assignment.trial] = running
+
+    def _with_state(self, running: Running) -> Assignment:
+        """What the worker gets: with the checkpoint to go on from, where there is one."""
+        assignment = running.assignment
+        state = None if running.is_repeat else self._shelf.get(assignment.trial)
+        if state is None:
+            return assignment
+        return dataclasses.replace(assignment, state=state, throughput_batch=None)
+
+    def _begin(self, running: Running) -> None:
+        first = running.assignment.trial not in self._results and running.assignment.attempt == 1
+        self._writer.begin(
+            running.assignment,
+            params=running.counts.params,
+            macs=running.counts.macs,
+            tokens=running.counts.tokens,
+            activations=running.counts.activations,
+            origin=running.origin,
+            label=running.label,
+            point=running.point,
+            why=running.why,
+        )
+        if first:
+            self._mirror.begin(running.assignment.trial, running.point or {}, self._attributes(running))
 
     def _running(
         self,
@@ -380,77 +700,18 @@ class Search:
         recipe: Recipe,
         origin: str,
         label: str | None,
-        point: Mapping[str, Value] | None,
+        candidate: Candidate | None,
+        why: str,
     ) -> Running:
-        seed = int(np.random.SeedSequence([self._seed, number]).generate_state(1)[0] >> 1)
-        assignment = self._assignment(number, 1, architecture, recipe, seed)
-        return Running(assignment, origin, label, point, self._profile(architecture))
-
-    def _assignment(
-        self, number: int, attempt: int, architecture: Architecture, recipe: Recipe, seed: int
-    ) -> Assignment:
-        fidelity = self.space.fidelity
-        return Assignment(
-            trial=number,
-            attempt=attempt,
-            architecture=architecture,
-            recipe=recipe,
-            resolution=self.space.resolution,
-            classes=self.space.classes,
-            dataset=fidelity.dataset,
-            data_path=self._data_path,
-            images=fidelity.images,
-            validation=fidelity.validation,
-            epochs=fidelity.epochs,
-            seed=seed,
-            throughput_batch=self.space.throughput_batch,
+        assignment = self.domain.assignment(number, 1, architecture, recipe, seed=_seed(self._seed, number))
+        counts: Profile = self.domain.counts(architecture)
+        known = {"params": float(counts.params), "macs": float(counts.macs)}
+        if candidate is not None:
+            known |= self.domain.known(candidate)
+        seen = Observation(
+            number=number, key=self.domain.key(Candidate({}, architecture, recipe)), candidate=candidate, known=known
         )
-
-    def _profile(self, architecture: Architecture) -> Profile:
-        return profile(architecture, self.space.resolution, self.space.classes)
-
-    def _broken(self, architecture: Architecture) -> str | None:
-        counts = self._profile(architecture)
-        told = {"params": counts.params, "macs": counts.macs, "tokens": counts.tokens}
-        return self.space.require.broken(architecture, told)
-
-    def _end(
-        self, running: Running, *, reason: str | None = None, detail: str | None = None, seconds: float | None = None
-    ) -> None:
-        """Commit the end of a trial, teach the sampler, tell the observer."""
-        number = running.assignment.trial
-        self.running.pop(number, None)
-        self._writer.finish(number, "complete" if reason is None else "infeasible", reason, detail)
-        result = self._conclude(
-            running, reason, detail, self._clock() - running.started if seconds is None else seconds
-        )
-        raw = None if reason else [result.values[metric] for metric in self._metrics]
-        self._mirror.finish(number, raw, reason)
-        self._observe(result)
-
-    def _conclude(self, running: Running, reason: str | None, detail: str | None, seconds: float) -> Result:
-        number = running.assignment.trial
-        measured = {metric: measurement.value for metric, measurement in running.values.items()}
-        everything = {"params": running.counts.params, "macs": running.counts.macs, **measured}
-        found = None if reason else costs(self.space.objectives, everything)
-        disturbed = any(measurement.disturbed for measurement in running.values.values())
-        if found is not None and disturbed and any(not result.disturbed for result in self._comparable()):
-            self._sampler.refuse(number)  # beside the others it would teach that the network is slow
-        elif running.point is not None:
-            self._sampler.tell(number, running.point, found)
-        result = Result(
-            number,
-            running.assignment.architecture.describe(),
-            running.label,
-            {} if reason else everything,
-            found,
-            reason,
-            detail,
-            seconds,
-            disturbed,
-        )
-        self.results.append(result)
-        return result
+        return Running(assignment, origin, label, counts, seen, why)
 
     @staticmethod
     def _attributes(running: Running) -> dict[str, Any]:
@@ -461,3 +722,7 @@ class Search:
             "macs": running.counts.macs,
         }
         return told | ({"fixed_point": running.label} if running.label else {})
+
+
+def _seed(*entropy: int) -> int:
+    return int(np.random.SeedSequence(list(entropy)).generate_state(1)[0] >> 1)

@@ -7,23 +7,20 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import statistics
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import sqlalchemy as sa
 
-from mlpspace import ledger
-from mlpspace.architecture import Architecture
+from mlpspace import ledger, ledger_tables
 from mlpspace.errors import StudyError
 from mlpspace.ledger import Writer
-from mlpspace.measurement import Measurement
-from mlpspace.recipe import Recipe
+from mlpspace.trial import Epoch, Record, Trial
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,62 +28,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _FILES = ("space.yaml", "manifest.json", "study.db")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Record(Measurement):
-    """A measurement as the ledger holds it: with what else two of them must share to be compared."""
-
-    attempt: int
-    dataset: str
-    resolution: int  # pixels
-    seed: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Trial:
-    """One architecture being measured, as the ledger knows it."""
-
-    number: int
-    architecture_id: str
-    architecture_json: str = field(repr=False)
-    params: int  # the counts are at the resolution of the study's task
-    macs: int
-    tokens: int
-    activations: int
-    origin: str  # "fixed point" or "sampler"
-    label: str | None  # of a fixed point: its name and what was changed
-    state: str  # "running", "complete" or "infeasible"
-    reason: str | None
-    detail: str | None
-    attempt: int
-    point: Mapping[str, Any] | None  # None for a fixed point outside the space
-    recipe_json: str = field(repr=False)
-    seed: int
-    started: float  # of the latest attempt, seconds since 1970
-    ended: float | None
-    records: tuple[Record, ...] = field(repr=False)  # all of them, the highest rung and the latest attempt last
-    curve: tuple[tuple[int, float | None, float | None], ...] = field(repr=False)  # (epoch, loss, accuracy %)
-
-    @cached_property
-    def architecture(self) -> Architecture:
-        return Architecture.from_json(self.architecture_json)
-
-    @cached_property
-    def recipe(self) -> Recipe:
-        return Recipe.from_json(self.recipe_json)
-
-    @cached_property
-    def measurements(self) -> dict[str, Record]:
-        """Metric -> its measurement at the highest rung."""
-        return {record.metric: record for record in self.records}
-
-    def value(self, metric: str) -> float | None:
-        """The trial's number for a name of METRICS, at the highest rung; None if it was never measured."""
-        if metric in ("params", "macs"):
-            return float(getattr(self, metric))
-        record = self.measurements.get(metric)
-        return None if record is None else record.value
 
 
 class Study:
@@ -184,17 +125,17 @@ class Study:
     @property
     def elapsed_seconds(self) -> float:
         """Time that all sessions have searched, up to the last write."""
-        return self._read(lambda connection: float(connection.execute(ledger.ELAPSED_SECONDS).scalar_one()))
+        return self._read(lambda connection: float(connection.execute(ledger_tables.ELAPSED_SECONDS).scalar_one()))
 
     @property
     def last_seen(self) -> float | None:
         """When a search last wrote here, seconds since 1970; None if none ever did."""
-        return self._read(lambda connection: connection.execute(ledger.LAST_SEEN).scalar_one())
+        return self._read(lambda connection: connection.execute(ledger_tables.LAST_SEEN).scalar_one())
 
     @property
     def total(self) -> int | None:
         """How many trials the latest search was after; None if that is not known."""
-        return self._read(lambda connection: connection.execute(ledger.TOTAL).scalar_one_or_none())
+        return self._read(lambda connection: connection.execute(ledger_tables.TOTAL).scalar_one_or_none())
 
     @property
     def driver(self) -> str | None:
@@ -204,12 +145,14 @@ class Study:
     @property
     def refused(self) -> dict[str, int]:
         """Reason -> draws that were refused before they became trials, the commonest first."""
-        query = sa.select(ledger.refused.c.reason, ledger.refused.c.count).order_by(ledger.refused.c.count.desc())
+        query = sa.select(ledger_tables.refused.c.reason, ledger_tables.refused.c.count).order_by(
+            ledger_tables.refused.c.count.desc()
+        )
         return self._read(lambda connection: dict(connection.execute(query).tuples().all()))
 
     def trials(self) -> list[Trial]:
         """All trials as of one instant, by number."""
-        return self._read(_trials)
+        return self._read(lambda connection: _trials(connection, ledger.check(connection, self.database)))
 
     def trial(self, number: int) -> Trial:
         """One trial.
@@ -232,20 +175,33 @@ class Study:
         return pd.DataFrame(rows, columns=None if rows else ["trial"]).set_index("trial")
 
     def _read(self, query: Callable[[sa.Connection], T]) -> T:
-        wal = self.database.with_name("study.db-wal")
-        for _ in range(3):
-            at_work = wal.exists()
-            failure: sa.exc.DatabaseError | None = None
+        failure: sa.exc.DatabaseError | None = None
+        for pause in (0.0, 0.01, 0.02, 0.05, 0.1, 0.2):  # while a writer comes or goes: tens of milliseconds
+            time.sleep(pause)
+            before = self._at_rest()
+            failure = None
             try:
-                with _reader(self.database, at_work=at_work) as connection:
+                with _reader(self.database, at_work=before is None) as connection:
                     result = query(connection)
-            except sa.exc.DatabaseError as error:
+            except sa.exc.DatabaseError as error:  # its companion files are not all there yet, or no more
                 failure = error
-            if wal.exists() == at_work:  # else a writer came or went meanwhile: read again
-                break
+                continue
+            except StudyError:
+                if before is None or before == self._at_rest():
+                    raise
+                continue
+            if before is None or before == self._at_rest():
+                return result
         if failure is None:
-            return result
+            raise StudyError(f"{self.database} is being written to by ever new writers. Try again.")
         raise ledger.not_a_study(self.database, str(failure.orig)) from None
+
+    def _at_rest(self) -> tuple[int, int] | None:
+        """What changes whenever a writer has come and gone; None while one is at work, or was killed."""
+        if self.database.with_name("study.db-wal").exists():
+            return None
+        now = self.database.stat()
+        return now.st_mtime_ns, now.st_size
 
 
 @contextmanager
@@ -265,28 +221,44 @@ def _reader(database: Path, *, at_work: bool) -> Iterator[sa.Connection]:
         yield connection
 
 
-def _trials(connection: sa.Connection) -> list[Trial]:
+def _trials(connection: sa.Connection, version: int) -> list[Trial]:
+    """`version` of the tables, as of the same instant."""
     records: defaultdict[int, list[Record]] = defaultdict(list)
     columns = (*(name for name in Record.__dataclass_fields__), "trial")
-    m = ledger.measurement.c
-    query = sa.select(*(m[name] for name in columns)).order_by(m.trial, m.rung, m.attempt)
+    m = ledger_tables.measurement.c
+    query = sa.select(*(ledger_tables.readable(m[name], version) for name in columns)).order_by(
+        m.trial, m.rung, m.attempt
+    )
     for *values, number in connection.execute(query):
         records[number].append(Record(**dict(zip(columns, values, strict=False))))
 
-    curves: defaultdict[int, list[tuple[int, float | None, float | None]]] = defaultdict(list)
-    p, t, a = ledger.progress.c, ledger.trial.c, ledger.architecture.c
+    curves: defaultdict[int, list[Epoch]] = defaultdict(list)
+    p, t, a = ledger_tables.progress.c, ledger_tables.trial.c, ledger_tables.architecture.c
     # an epoch that was trained twice stands as it was trained last, and nothing of an attempt that went further
     query = sa.select(p.trial, p.epoch, p.loss, p.accuracy).where(p.trial == t.number, p.attempt == t.attempt)
     for number, *epoch in connection.execute(query.order_by(p.trial, p.epoch)):
         curves[number].append(tuple(epoch))
 
-    both = sa.join(ledger.trial, ledger.architecture, t.architecture == a.id)
+    both = sa.join(ledger_tables.trial, ledger_tables.architecture, t.architecture == a.id)
     names = (
-        ("number", "state", "reason", "detail", "attempt", "origin", "label", "seed", "started", "ended"),
+        (
+            "number",
+            "state",
+            "reason",
+            "detail",
+            "attempt",
+            "origin",
+            "label",
+            "seed",
+            "started",
+            "ended",
+            "why",
+            "seconds",
+        ),
         ("params", "macs", "tokens", "activations"),
     )
     query = sa.select(
-        *(t[name] for name in names[0]),
+        *(ledger_tables.readable(t[name], version) for name in names[0]),
         *(a[name] for name in names[1]),
         a.id.label("architecture_id"),
         a.json.label("architecture_json"),
@@ -318,6 +290,7 @@ def _row(trial: Trial) -> dict[str, Any]:
         "label": trial.label,
         "state": trial.state,
         "reason": trial.reason,
+        "why": trial.why,
         "attempt": trial.attempt,
         "params": trial.params,
         "macs": trial.macs,
@@ -332,7 +305,11 @@ def _row(trial: Trial) -> dict[str, Any]:
     accuracy = trial.measurements.get("accuracy")
     row["rung"] = accuracy and accuracy.rung
     row["epochs"] = accuracy and accuracy.epochs
-    row["seconds"] = None if trial.ended is None else trial.ended - trial.started
+    trainings = [record.value for record in (accuracy, *trial.repeats) if record]
+    row["trainings"] = len(trainings)
+    row["accuracy_percent_mean"] = statistics.fmean(trainings) if trainings else None
+    row["accuracy_percent_spread"] = statistics.stdev(trainings) if len(trainings) > 1 else None
+    row["seconds"] = None if trial.ended is None else trial.seconds
     return row | {f"point.{name}": value for name, value in (trial.point or {}).items()}
 
 

@@ -29,8 +29,16 @@ numbers = itertools.count()
 
 
 def accuracy(value: float, rung: int = 0, **other: Any) -> Record:
-    told = {"protocol": "proxy 1", "device": "cpu", "batch": 64, "threads": 2, "rung": rung, "epochs": 6 * (rung + 1)}
-    return Record(metric="accuracy", value=value, low=value - 1, high=value + 1, **{**ALIKE, **told, **other})
+    told: dict[str, Any] = {
+        "protocol": "proxy 1",
+        "device": "cpu",
+        "batch": 64,
+        "threads": 2,
+        "rung": rung,
+        "epochs": 6 * (rung + 1),
+    }
+    told |= {"low": value - 1, "high": value + 1}
+    return Record(metric="accuracy", value=value, **{**ALIKE, **told, **other})
 
 
 def throughput(value: float, **other: Any) -> Record:

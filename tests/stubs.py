@@ -6,11 +6,14 @@ import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
-from mlpspace.measurement import Assignment, Event, Failure, Measurement, Progress
-from mlpspace.optuna_tables import OptunaTables
-from mlpspace.sampler import Sampler
-from mlpspace.search import Limits, Search
+from mlpspace import driver, sampling
+from mlpspace.checkpoints import Checkpoints
+from mlpspace.domain import SpaceDomain
+from mlpspace.measurement import Assignment, Checkpoint, Event, Failure, Measurement, Progress
+from mlpspace.results import Limits
+from mlpspace.search import Search
 from mlpspace.space import Space, read_space
+from mlpspace.stopping import Plateau
 from mlpspace.study import Study
 
 SPACE = """\
@@ -58,13 +61,21 @@ def truth(assignment: Assignment) -> tuple[float, float]:
 
 def evaluate(assignment: Assignment, bounds: object) -> Iterator[Event]:
     accuracy, throughput = truth(assignment)
-    yield Progress(phase="throughput")
-    yield measurement("throughput", throughput)
-    yield measurement("peak_memory_mb", 1.0)
-    for epoch in range(1, assignment.epochs[-1] + 1):
-        shown = accuracy * epoch / assignment.epochs[-1]
-        yield Progress(phase="training", epoch=epoch, epochs=assignment.epochs[-1], loss=1 / epoch, accuracy=shown)
-    yield measurement("accuracy", accuracy, rung=0, epochs=assignment.epochs[-1])
+    first, last = 1, assignment.epochs[-1]
+    if assignment.state is not None:
+        first = int(assignment.state) + 1
+    if assignment.throughput_batch is not None:
+        yield Progress(phase="throughput")
+        yield measurement("throughput", throughput)
+        yield measurement("peak_memory_mb", 1.0)
+    yield Progress(phase="training", epochs=last)
+    for epoch in range(first, last + 1):
+        shown = accuracy * epoch / last + 0.25 * assignment.repeat
+        yield Progress(phase="training", epoch=epoch, epochs=last, loss=1 / epoch, accuracy=shown)
+        if epoch in assignment.epochs:
+            if epoch < last:
+                yield Checkpoint(epoch, str(epoch).encode())
+            yield measurement("accuracy", shown, rung=assignment.epochs.index(epoch), epochs=epoch)
 
 
 def make_evaluate() -> object:
@@ -83,7 +94,8 @@ def failing(assignment: Assignment, bounds: object) -> Iterator[Event]:
 class Session:
     """A search on a study folder, opened as the driver opens it."""
 
-    def __init__(self, folder: Path, *, text: str = SPACE, **limits: float) -> None:
+    def __init__(self, folder: Path, *, text: str = SPACE, sampler: str = "default", **limits: float) -> None:
+        self.sampler = sampler
         self.space: Space = read_space(text)
         exists = (folder / "study.db").exists()
         self.study = Study(folder) if exists else Study.create(folder, space_text=text, manifest={})
@@ -94,30 +106,27 @@ class Session:
     def __enter__(self) -> Search:
         self._writing = self.study.writing("pytest", total=self.limits.trials)
         writer = self._writing.__enter__()
-        sampler = Sampler(self.space, seed=0)
-        self.mirror = OptunaTables(
-            self.study.database,
-            study_name="pytest",
-            directions=[objective.goal for objective in self.space.objectives],
-            metric_names=[objective.metric for objective in self.space.objectives],
-        )
         trials = self.study.trials()
-        self.mirror.reconcile(trials, sampler.distributions)
+        domain = SpaceDomain(self.space)
+        self._mirroring = driver.mirror(self.study, domain, trials)
+        stop = self.space.stop
         self.search = Search(
-            self.space,
+            domain,
             writer=writer,
             trials=trials,
-            sampler=sampler,
-            mirror=self.mirror,
+            sampler=sampling.make(self.sampler, domain, seed=0),
+            mirror=self._mirroring.__enter__(),
+            shelf=Checkpoints(self.study.folder / "checkpoints"),
             limits=self.limits,
             seed=0,
+            repeats=self.space.fidelity.repeats_on_front,
+            plateau=None if stop is None else Plateau(stop.patience, stop.gain),
             elapsed_seconds=self.study.elapsed_seconds,
-            data_path=None,
             clock=self.clock,
             observe=self.told.append,
         )
         return self.search
 
     def __exit__(self, *exc: object) -> None:
-        self.mirror.close()
+        self._mirroring.__exit__(None, None, None)
         self._writing.__exit__(None, None, None)

@@ -9,10 +9,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from hand_made import COUNTS, an_assignment, measured
 from stubs import SPACE, Session, evaluate, failing
 
 from mlpspace import cli
 from mlpspace.engines import inline
+from mlpspace.study import Study
 
 ROOT = Path(__file__).parents[1]
 
@@ -240,3 +242,104 @@ def test_a_time_budget_that_is_spent_starts_nothing_and_says_so(study, capsys):
     assert "time budget reached" in out
     assert f"To go on: mlpspace search space.yaml --study {study} --trials 20 --seed 7" in out
     assert "starting the workers" not in out
+
+
+RUNGS = SPACE.replace("epochs: 2", "rungs: {epochs: [2, 6, 18], keep: 1/3}")
+CURVES = {  # trial -> accuracies at the rungs, state, reason
+    0: ((50.0, 60.0, 70.0), "complete", None),
+    1: ((55.0, 65.0, 75.0), "complete", None),
+    2: ((52.0, 58.0), "paused", None),
+    3: ((90.0,), "paused", None),  # beyond the front, if rungs were mixed
+    4: ((20.0,), "stopped", "cannot reach the front"),
+    5: ((), "stopped", "set aside before training"),
+}
+
+
+def written(folder: Path, curves: dict = CURVES, text: str = RUNGS) -> Path:
+    """A study whose trials are as fast as their number is high."""
+    made = Study.create(folder, space_text=text, manifest={})
+    with made.writing("mlpspace search", total=24) as writer:
+        for number, (accuracies, state, reason) in curves.items():
+            assignment = an_assignment(number)
+            why = f"random start {number}"
+            writer.begin(assignment, **COUNTS, origin="sampler", point={}, why=why)
+            writer.record(assignment, measured("throughput", 1000.0 + 100 * number))
+            for rung, value in enumerate(accuracies):
+                writer.record(assignment, measured("accuracy", value, rung=rung, epochs=(2, 6, 18)[rung]))
+            writer.finish(number, state, reason)
+    return folder
+
+
+@pytest.fixture
+def rungs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A study of three rungs in studies/run1."""
+    monkeypatch.chdir(tmp_path)
+    return written(Path("studies/run1"))
+
+
+def test_the_front_is_of_the_last_rung_and_tells_of_the_others(rungs, capsys):
+    code, out, _ = mlpspace(capsys, "pareto", rungs)
+    assert code == 0
+    assert out.startswith("Pareto front: 1 of 2 networks")
+    assert "Rungs: 5 trials reached 2 epochs, 3 reached 6, 2 reached 18; the front is of the last" in out
+    assert "90.00" not in out
+    assert "mlpspace pareto studies/run1 --rung 0" in out
+    told = json.loads(mlpspace(capsys, "pareto", rungs, "--json")[1])
+    assert ([each["trial"] for each in told["front"]], told["rung"], told["partial"]) == ([1], 2, False)
+
+
+def test_partial_trainings_are_shown_only_where_they_are_asked_for(rungs, capsys):
+    code, out, err = mlpspace(capsys, "pareto", rungs, "--rung", 0, "--plot", "partial.png")
+    assert code == 0
+    assert out.startswith("Front of PARTIAL trainings, rung 0: 2 of 5 networks")
+    assert "90.00" in out
+    assert "wrote partial.png" in err
+    told = json.loads(mlpspace(capsys, "pareto", rungs, "--rung", 1, "--json")[1])
+    assert ([each["trial"] for each in told["front"]], told["epochs"], told["partial"]) == ([1, 2], 6, True)
+    rows = mlpspace(capsys, "pareto", rungs, "--rung", 1, "--csv")[1].splitlines()
+    assert rows[0].endswith(",state,rung,epochs")
+    assert rows[2].endswith(",paused,1,6")
+    assert mlpspace(capsys, "pareto", rungs, "--rung", 2)[1].startswith("Pareto front")
+
+
+@pytest.mark.parametrize("rung", [3, -1])
+def test_a_rung_that_is_none_is_told_with_those_that_are(rungs, capsys, rung):
+    code, _, err = mlpspace(capsys, "pareto", rungs, "--rung", rung)
+    assert code == 2
+    assert f"studies/run1 has no rung {rung}. Its rungs: 0 (2 epochs), 1 (6 epochs), 2 (18 epochs)." in err
+    assert f"mlpspace pareto studies/run1 --rung {2 if rung == 3 else 0}" in err
+
+
+def test_a_rung_that_no_trial_has_reached_has_no_front_yet(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    folder = written(Path("studies/run1"), {0: CURVES[3]})
+    code, out, err = mlpspace(capsys, "pareto", folder, "--rung", 2)
+    assert (code, out) == (1, "")
+    assert "No trial of studies/run1 has reached rung 2 yet" in err
+    code, out, _ = mlpspace(capsys, "pareto", folder)
+    assert code == 0
+    assert "No trial has been trained to the end yet." in out
+
+
+def test_a_front_of_what_takes_no_training_has_no_rungs(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    text = SPACE.replace("accuracy: {goal: maximize, worst: 10}", "params: {goal: minimize, worst: 10M}")
+    code, _, err = mlpspace(capsys, "pareto", written(Path("studies/run1"), text=text), "--rung", 0)
+    assert code == 2
+    assert "studies/run1 has no rungs: its objectives take no training" in err
+
+
+def test_a_shown_trial_tells_why_it_was_chosen_and_where_it_stands(rungs, capsys):
+    out = mlpspace(capsys, "show", rungs, 2)[1]
+    assert out.startswith("trial 2  paused at rung 1, 6 epochs")
+    assert "why: random start 2" in out
+    assert mlpspace(capsys, "show", rungs, 5)[1].startswith("trial 5  set aside before training")
+    assert json.loads(mlpspace(capsys, "show", rungs, 2, "--json")[1])["why"] == "random start 2"
+
+
+def test_the_status_counts_what_waits_and_what_was_stopped(rungs, capsys):
+    out = mlpspace(capsys, "status", rungs)[1]
+    assert "5 of 24 trials done (2 complete, 2 paused, 1 stopped)" in out
+    assert "rung 0    5 reached 2 epochs, 1 paused, 1 stopped there" in out
+    told = json.loads(mlpspace(capsys, "status", rungs, "--json")[1])
+    assert (told["paused"], told["stopped"], told["set_aside"]) == (2, 1, 1)

@@ -28,8 +28,8 @@ from mlpspace.architecture import (
 from mlpspace.data import Dataset
 from mlpspace.errors import DeviceLost
 from mlpspace.evaluate import evaluate
-from mlpspace.measurement import Assignment, Event, Failure, Measurement, Progress
-from mlpspace.quiet import QuietDevice
+from mlpspace.measurement import Assignment, Checkpoint, Event, Failure, Measurement, Progress
+from mlpspace.quiet import OtherPrograms, QuietDevice
 from mlpspace.recipe import Augmentation, Recipe
 from mlpspace.throughput import measure_throughput
 
@@ -59,6 +59,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
         return measure_throughput(*args, **named, budget_s=0.01)
 
     monkeypatch.setattr(evaluating, "measure_throughput", measured)
+    monkeypatch.setattr(OtherPrograms, "cores_used", lambda self: 0.0)  # not what else runs on the machine
 
 
 @pytest.fixture
@@ -102,6 +103,20 @@ class Broken(nn.Module):
         return self.network(image)
 
 
+class Small(nn.Module):
+    """A network on a device that takes so many images at once."""
+
+    def __init__(self, network: nn.Module, images: int) -> None:
+        super().__init__()
+        self.network = network
+        self.images = images
+
+    def forward(self, image: Tensor) -> Tensor:
+        if image.device.type != "meta" and len(image) > self.images:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return self.network(image)
+
+
 @pytest.fixture
 def broken_by(monkeypatch: pytest.MonkeyPatch) -> Callable[[BaseException], None]:
     def put(error: BaseException) -> None:
@@ -132,6 +147,44 @@ def test_the_same_assignment_gives_the_same_accuracies(events: Callable[..., Gen
 def test_throughput_is_not_measured_unless_asked_for(events: Callable[..., Generator[Event, None, None]]) -> None:
     told = list(events(dataclasses.replace(ASSIGNMENT, throughput_batch=None)))
     assert {e.metric for e in told if isinstance(e, Measurement)} == {"accuracy"}
+
+
+def test_a_paused_assignment_goes_on_to_the_accuracy_of_an_uninterrupted_one(
+    events: Callable[..., Generator[Event, None, None]],
+) -> None:
+    uninterrupted = list(events(dataclasses.replace(ASSIGNMENT, throughput_batch=None)))
+    (kept,) = (e for e in events() if isinstance(e, Checkpoint))
+    rest = list(events(dataclasses.replace(ASSIGNMENT, throughput_batch=None, state=kept.state)))
+    assert [(m.rung, m.value) for m in rest if isinstance(m, Measurement)] == [
+        (m.rung, m.value) for m in uninterrupted if isinstance(m, Measurement) and m.rung == 1
+    ]
+
+
+def test_a_repeat_is_trained_alike_from_other_weights(events: Callable[..., Generator[Event, None, None]]) -> None:
+    repeat = dataclasses.replace(ASSIGNMENT, throughput_batch=None, repeat=1, seed=6)
+    told, first = list(events(repeat)), list(events())
+    assert [(m.metric, m.rung, m.epochs) for m in told if isinstance(m, Measurement)] == [
+        ("accuracy", 0, 1),
+        ("accuracy", 1, 2),
+    ]
+    losses = [[e.loss for e in some if isinstance(e, Progress) and e.accuracy is not None] for some in (told, first)]
+    assert losses[0] != losses[1]
+
+
+def test_a_training_that_takes_too_long_is_a_failure(events: Callable[..., Generator[Event, None, None]]) -> None:
+    last = list(events(dataclasses.replace(ASSIGNMENT, timeout_s=0.0)))[-1]
+    assert isinstance(last, Failure)
+    assert last.reason == "time limit"
+    assert last.detail.endswith(" s of training and still in epoch 1 of 2; at most 0 s allowed")
+
+
+def test_a_batch_that_does_not_fit_is_trained_in_smaller_ones(
+    events: Callable[..., Generator[Event, None, None]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build = evaluating.build
+    monkeypatch.setattr(evaluating, "build", lambda *args: Small(build(*args), images=5))
+    told = list(events(dataclasses.replace(ASSIGNMENT, throughput_batch=None)))  # a batch is of 16 images
+    assert [(m.batch, m.micro_batch) for m in told if isinstance(m, Measurement)] == [(16, 4), (16, 4)]
 
 
 @pytest.mark.parametrize(

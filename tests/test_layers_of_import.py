@@ -18,14 +18,21 @@ PACKAGE = Path(__file__).parents[1] / "mlpspace"
 # A name stands for a file or for a whole folder. NEW FILES ARE ADDED HERE.
 ROWS = (
     ("errors", "fields", "objectives"),
-    ("architecture", "recipe", "pareto"),
+    ("architecture", "recipe", "pareto", "forecast", "stopping"),
+    ("rungs",),
     ("measurement", "space", "comparators", "scaling", "papers", "fixed_points"),
     ("nets", "counts", "proof", "weights", "token_matrices"),
-    ("data", "device", "proxy", "throughput", "quiet", "evaluate"),
-    ("ledger", "optuna_tables", "study", "front", "sampler", "manifest"),
+    ("data", "device", "proxy", "throughput", "quiet", "evaluate", "memory"),
+    ("ledger", "ledger_tables", "trial", "optuna_tables", "study", "front", "front_probability"),
+    ("manifest", "checkpoints"),
+    ("domain",),
+    ("sampling",),
+    ("results",),
     ("search",),
+    ("replay",),
     ("engines",),
-    ("report", "plot", "papers_table", "plot_mixing", "retraining", "subjects", "machine_profile", "profile_table"),
+    ("report", "status", "plot", "papers_table", "plot_mixing", "retraining", "subjects", "machine_profile"),
+    ("profile_table",),
     ("survey", "live"),
     ("driver",),
     ("cli",),
@@ -37,7 +44,7 @@ MAY_IMPORT = {
     "ray": ("engines.ray_tune", "engines.ray_worker"),
     "torch": (
         *("nets", "counts", "proof", "weights", "comparators"),
-        *("data", "device", "proxy", "throughput", "quiet", "evaluate", "engines"),
+        *("data", "device", "proxy", "throughput", "quiet", "evaluate", "memory", "engines"),
         *("token_matrices", "retraining", "machine_profile"),
     ),
     "timm": ("comparators",),
@@ -50,7 +57,8 @@ NO_TORCH = ("data.catalog",)  # tells what datasets there are, to a command line
 QUICK: tuple[str, ...] = ("errors", "fields", "objectives", "architecture", "recipe", "pareto", "measurement", "space")
 QUICK += ("papers", "ledger", "optuna_tables", "study", "front", "manifest", "report", "live", "cli", "__init__")
 QUICK += ("__main__", "fixed_points", "plot", "survey", "driver", "plot", "comparators", "scaling", "papers_table")
-QUICK += ("plot_mixing", "subjects", "profile_table")
+QUICK += ("plot_mixing", "subjects", "profile_table", "checkpoints", "rungs", "forecast", "stopping")
+QUICK += ("ledger_tables", "trial", "front_probability", "status")
 SLOW_LIBRARIES = ("torch", "timm", "ray", "optuna", "pandas", "matplotlib")
 
 
@@ -203,7 +211,7 @@ def test_a_breach_is_found(module: str, source: str, word: str) -> None:
         ("report", "def plot():\n    import matplotlib"),
         ("study", "if TYPE_CHECKING:\n    import pandas as pd"),
         ("engines.ray_tune", "import ray\nimport torch"),
-        ("sampler", "import optuna"),
+        ("sampling.optuna_samplers", "import optuna"),
         ("space.space", "from .text import read"),
     ],
 )

@@ -31,7 +31,13 @@ def study(tmp_path: Path) -> Study:
 
 
 def opened(study: Study, directions: tuple[str, ...] = ("maximize", "minimize")) -> OptunaTables:
-    return OptunaTables(study.database, study_name="run1", directions=directions, metric_names=("accuracy", "params"))
+    return OptunaTables(
+        study.database,
+        study_name="run1",
+        directions=directions,
+        metric_names=("accuracy", "params"),
+        distributions_of=lambda point: {name: DISTRIBUTIONS[name] for name in point},
+    )
 
 
 def as_optuna_reads_it(study: Study) -> optuna.Study:
@@ -42,15 +48,11 @@ def facts(trial: FrozenTrial) -> tuple[Any, ...]:
     return trial.number, trial.state, trial.params, trial.distributions, trial.values, trial.user_attrs
 
 
-def distributions_of(point: Any) -> dict[str, Any]:
-    return {name: DISTRIBUTIONS[name] for name in point}
-
-
 def test_optuna_reads_what_was_written(study: Study) -> None:
     tables = opened(study)
-    tables.begin(0, {}, {}, {"fixed point": "mixer_s16"})
-    tables.begin(1, POINT, DISTRIBUTIONS, {"id": "abc"})
-    tables.begin(2, POINT, DISTRIBUTIONS)
+    tables.begin(0, {}, {"fixed point": "mixer_s16"})
+    tables.begin(1, POINT, {"id": "abc"})
+    tables.begin(2, POINT)
     tables.finish(0, [91.5, 1000.0])
     tables.finish(2, None, "out of memory")
     read = as_optuna_reads_it(study)
@@ -69,7 +71,7 @@ def test_optuna_reads_what_was_written(study: Study) -> None:
 def test_what_we_write_is_what_optuna_would_have_written(study: Study, tmp_path: Path) -> None:
     """The same two trials through Optuna's storage, in another file: every public field agrees."""
     tables = opened(study)
-    tables.begin(0, POINT, DISTRIBUTIONS, {"id": "abc"})
+    tables.begin(0, POINT, {"id": "abc"})
     tables.finish(0, [91.5, 1000.0])
     theirs = optuna.create_study(storage=f"sqlite:///{tmp_path}/theirs.db", directions=["maximize", "minimize"])
     theirs.add_trial(
@@ -92,7 +94,7 @@ def test_what_we_write_is_what_optuna_would_have_written(study: Study, tmp_path:
 def test_a_sampler_of_optuna_goes_on_from_them(study: Study) -> None:
     tables = opened(study)
     for number in range(15):
-        tables.begin(number, POINT, DISTRIBUTIONS)
+        tables.begin(number, POINT)
         tables.finish(number, [float(number), 1.0] if number % 3 else None, "out of memory")
     read = as_optuna_reads_it(study)
     read.sampler = optuna.samplers.TPESampler(seed=0)
@@ -102,7 +104,7 @@ def test_a_sampler_of_optuna_goes_on_from_them(study: Study) -> None:
 
 
 def test_they_stand_beside_the_ledger_in_one_file(study: Study) -> None:
-    opened(study).begin(0, POINT, DISTRIBUTIONS)
+    opened(study).begin(0, POINT)
     with study.writing("") as writer:
         begin(writer, 0, POINT)
     assert len(study.trials()) == len(as_optuna_reads_it(study).trials) == 1
@@ -110,7 +112,7 @@ def test_they_stand_beside_the_ledger_in_one_file(study: Study) -> None:
 
 def test_beginning_a_trial_twice_keeps_one(study: Study) -> None:
     for _ in range(2):
-        opened(study).begin(0, POINT, DISTRIBUTIONS)
+        opened(study).begin(0, POINT)
     assert len(as_optuna_reads_it(study).trials) == 1
 
 
@@ -131,13 +133,13 @@ def test_a_trial_that_somebody_else_added_is_told(study: Study) -> None:
     tables = opened(study)
     as_optuna_reads_it(study).ask()
     with pytest.raises(StudyError, match="trial 0 of Optuna's tables was not made by mlpspace"):
-        tables.begin(0, POINT, DISTRIBUTIONS)
+        tables.begin(0, POINT)
     with pytest.raises(StudyError, match="trial 0 of Optuna's tables was not made by mlpspace"):
-        opened(study).reconcile([], distributions_of)
+        opened(study).reconcile([])
 
 
 def begin(writer: Writer, number: int, point: dict[str, Any] | None) -> None:
-    writer.begin(an_assignment(number), **COUNTS, origin="sampler", point=point)
+    writer.begin(an_assignment(number), **COUNTS, origin="sampler", point=point)  # type: ignore[arg-type]
 
 
 def test_a_crash_between_the_two_is_made_good(study: Study) -> None:
@@ -150,12 +152,12 @@ def test_a_crash_between_the_two_is_made_good(study: Study) -> None:
         writer.finish(0, "complete")
         writer.finish(1, "infeasible", "out of memory")
         writer.finish(3, "complete")
-        tables.begin(0, POINT, DISTRIBUTIONS)
-        tables.begin(1, POINT, DISTRIBUTIONS)
+        tables.begin(0, POINT)
+        tables.begin(1, POINT)
     tables.close()
     again = opened(study)
     for _ in range(2):  # the second time there is nothing left to do
-        again.reconcile(study.trials(), distributions_of)
+        again.reconcile(study.trials())
         read = as_optuna_reads_it(study).trials
         states = [TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING, TrialState.COMPLETE]
         assert [trial.state for trial in read] == states
@@ -165,3 +167,95 @@ def test_a_crash_between_the_two_is_made_good(study: Study) -> None:
         assert read[2].user_attrs == user_attrs(study.trials()[2])
         assert read[2].datetime_start is not None
         assert read[2].datetime_start.timestamp() == pytest.approx(study.trials()[2].started)
+
+
+def written(study: Study, *path: tuple[Any, ...]) -> FrozenTrial:
+    """One trial after the calls in `path`: (method, arguments after the number)."""
+    tables = opened(study)
+    tables.begin(0, POINT)
+    for method, *arguments in path:
+        getattr(tables, method)(0, *arguments)
+    tables.close()
+    (trial,) = as_optuna_reads_it(study).trials
+    return trial
+
+
+def test_a_paused_trial_is_pruned_and_broke_no_constraint(study: Study) -> None:
+    trial = written(study, ("pause", "paused at rung 0, 2 epochs"))
+    assert (trial.state, trial.values) == (TrialState.PRUNED, None)
+    assert trial.user_attrs == {"reason": "paused at rung 0, 2 epochs"}
+    assert trial.constraints == {}
+    assert trial.datetime_complete is not None
+
+
+def test_a_trial_that_goes_on_runs_again_and_ends_complete(study: Study) -> None:
+    trial = written(study, ("pause", "paused at rung 0, 2 epochs"), ("resume",))
+    assert (trial.state, trial.user_attrs, trial.datetime_complete) == (TrialState.RUNNING, {}, None)
+    tables = opened(study)
+    tables.pause(0, "paused at rung 1, 6 epochs")
+    tables.resume(0)
+    tables.finish(0, [91.0, 1000.0])
+    (trial,) = as_optuna_reads_it(study).trials
+    assert (trial.state, trial.values, trial.user_attrs) == (TrialState.COMPLETE, [91.0, 1000.0], {})
+
+
+def test_a_paused_trial_may_be_stopped_and_one_that_went_on_may_fail(study: Study) -> None:
+    trial = written(study, ("pause", "paused at rung 0, 2 epochs"), ("pause", "cannot reach the front"))
+    assert (trial.state, trial.user_attrs) == (TrialState.PRUNED, {"reason": "cannot reach the front"})
+    tables = opened(study)
+    tables.resume(0)
+    tables.finish(0, None, "out of memory")
+    (trial,) = as_optuna_reads_it(study).trials
+    assert (trial.state, trial.user_attrs) == (TrialState.PRUNED, {"reason": "out of memory"})
+    assert trial.constraints
+
+
+def test_samplers_of_optuna_go_on_from_paused_trials(study: Study) -> None:
+    tables = opened(study)
+    for number in range(20):
+        tables.begin(number, POINT)
+        if number % 2:
+            tables.pause(number, "paused at rung 0, 2 epochs")
+        else:
+            tables.finish(number, [float(number), 1.0] if number % 3 else None, "out of memory")
+    for sampler in (optuna.samplers.TPESampler(seed=0), optuna.samplers.NSGAIISampler(population_size=5, seed=0)):
+        read = as_optuna_reads_it(study)
+        read.sampler = sampler
+        assert read.ask(DISTRIBUTIONS).params.keys() == POINT.keys()
+
+
+MIRRORED: dict[str, tuple[tuple[Any, ...], ...]] = {  # what Optuna's tables may say at any moment
+    "nothing": (),
+    "running": (("begin", POINT),),
+    "paused": (("begin", POINT), ("pause", "paused at rung 0, 6 epochs")),
+    "stopped": (("begin", POINT), ("pause", "stopped at rung 0, 6 epochs: cannot reach the front")),
+}
+LEDGER: dict[str, tuple[Any, ...]] = {  # and what the ledger says then -> what they shall say
+    "running": (TrialState.RUNNING, None, False),
+    "paused": (TrialState.PRUNED, "paused at rung 0, 6 epochs", False),
+    "stopped": (TrialState.PRUNED, "stopped at rung 0, 6 epochs: cannot reach the front", False),
+    "infeasible": (TrialState.PRUNED, "out of memory", True),
+    "complete": (TrialState.COMPLETE, None, False),
+}
+REASONS = {"stopped": "cannot reach the front", "infeasible": "out of memory"}
+
+
+@pytest.mark.parametrize("ledger_says", LEDGER)
+@pytest.mark.parametrize("mirrored", MIRRORED)
+def test_whatever_the_ledger_says_is_mirrored_wherever_a_crash_left_the_mirror(
+    study: Study, mirrored: str, ledger_says: str
+) -> None:
+    tables = opened(study)
+    for method, *arguments in MIRRORED[mirrored]:
+        getattr(tables, method)(0, *arguments)
+    with study.writing("") as writer:
+        begin(writer, 0, POINT)
+        writer.record(an_assignment(0), measured("accuracy", 90.0, rung=0, epochs=6))
+        if ledger_says != "running":
+            writer.finish(0, ledger_says, REASONS.get(ledger_says))
+    for _ in range(2):
+        tables.reconcile(study.trials())
+        (trial,) = as_optuna_reads_it(study).trials
+        told = (trial.state, trial.user_attrs.get("reason"), bool(trial.constraints))
+        assert told == LEDGER[ledger_says]
+    assert trial.values == ([90.0, 1000.0] if ledger_says == "complete" else None)

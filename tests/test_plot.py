@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import random
 from pathlib import Path
@@ -100,3 +101,45 @@ def test_a_file_that_cannot_be_written_is_told(tmp_path: Path) -> None:
         plot_front(found, tmp_path / "front.docx")
     with pytest.raises(UserError, match="cannot be written"):
         plot_front(found, tmp_path / "nowhere" / "front.png")
+
+
+def with_rungs(number: int) -> list[Trial]:
+    made = []
+    for i, trial in enumerate(trials(number)):
+        full = trial.measurements["accuracy"].value
+        records = [accuracy(full - 20), accuracy(full - 5, rung=1)][: 1 + i % 2]
+        state = "complete" if len(records) == 2 else "paused"
+        made.append(dataclasses.replace(trial, records=(*records, trial.measurements["throughput"]), state=state))
+    return made
+
+
+def legend_of(found: Front) -> list[str]:
+    figure, _ = drawn(found)
+    return [text.get_text() for text in figure.legends[0].get_texts()]
+
+
+def subtitle_of(found: Front) -> str:
+    _, axes = drawn(found)
+    return next(text.get_text() for text in axes.texts if "compared" in text.get_text())
+
+
+def points_of(found: Front) -> int:
+    _, axes = drawn(found)
+    return sum(len(collection.get_offsets()) for collection in axes.collections)
+
+
+def test_partial_trainings_are_drawn_alone_and_as_what_they_are() -> None:
+    partial, full = front(with_rungs(40), BOTH, rung=0), front(with_rungs(40), BOTH)
+    assert any("went no further" in words for words in legend_of(partial))
+    assert "NOT TRAINED TO THE END" in subtitle_of(partial)
+    assert points_of(partial) == 40
+    assert not any("further" in words or "went on" in words for words in legend_of(full))
+    assert "20 networks compared of 40 trained" in subtitle_of(full)
+    assert points_of(full) == 20
+
+
+def test_the_error_bar_of_a_mean_is_that_of_the_mean() -> None:
+    records = [accuracy(value, repeat=k) for k, value in enumerate((92.0, 86.0, 89.0))]
+    _, axes = drawn(front([a_trial(*records, throughput(1000.0)), *trials(5)], BOTH))
+    ends = [tuple(line.get_ydata()) for line in axes.lines if len(line.get_ydata()) == 2]  # type: ignore[arg-type]
+    assert any(low == pytest.approx(89 - 3**0.5) and high == pytest.approx(89 + 3**0.5) for low, high in ends)

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import io
+import itertools
 import math
+import pickle
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -16,7 +20,7 @@ from torch.nn import functional
 
 from mlpspace.architecture import Architecture, Axial, Dense, ExternalAttention, Linear, Patches, Stage
 from mlpspace.data import Dataset
-from mlpspace.measurement import Event, Failure, Measurement, Progress
+from mlpspace.measurement import Checkpoint, Event, Failure, Measurement, Progress
 from mlpspace.nets import build
 from mlpspace.proxy import one_cycle, optimizer_for, standard_error, train
 from mlpspace.quiet import QuietDevice
@@ -61,16 +65,35 @@ def linear(seed: int = 0) -> nn.Module:
 @pytest.fixture
 def trained(tmp_path: Path) -> Callable[..., list[Event]]:
     def run(
-        network: nn.Module, data: Dataset, recipe: Recipe = PLAIN, epochs: tuple[int, ...] = (2,), seed: int = 0
+        network: nn.Module,
+        data: Dataset,
+        recipe: Recipe = PLAIN,
+        epochs: tuple[int, ...] = (2,),
+        seed: int = 0,
+        **named: Any,
     ) -> list[Event]:
         quiet = QuietDevice("cpu", tmp_path)
-        return list(train(network, data, recipe=recipe, epochs=epochs, seed=seed, device=CPU, quiet=quiet))
+        return list(train(network, data, recipe=recipe, epochs=epochs, seed=seed, device=CPU, quiet=quiet, **named))
 
     return run
 
 
 def curve(events: list[Event]) -> list[tuple[float | None, float | None]]:
-    return [(e.loss, e.accuracy) for e in events if isinstance(e, Progress)]
+    return [(e.loss, e.accuracy) for e in events if isinstance(e, Progress) and e.accuracy is not None]
+
+
+def measured(events: list[Event]) -> list[Measurement]:
+    return [e for e in events if isinstance(e, Measurement)]
+
+
+def states(events: list[Event]) -> dict[int, bytes]:
+    return {e.epochs: e.state for e in events if isinstance(e, Checkpoint)}
+
+
+def same_weights(network: nn.Module, other: nn.Module) -> bool:
+    return all(
+        torch.equal(a, b) for a, b in zip(network.state_dict().values(), other.state_dict().values(), strict=True)
+    )
 
 
 # --- what comes out ---
@@ -147,6 +170,255 @@ def test_validation_labels_are_not_used_in_training(trained: Callable[..., list[
     trained(clean_network, data)
     trained(network, poisoned)
     assert all(torch.equal(a, b) for a, b in zip(clean_network.parameters(), network.parameters(), strict=True))
+
+
+# --- pausing and going on ---
+
+MIXED = Architecture(stem=Patches(patch=4), stages=(Stage(depth=1, width=8, token_mixer=Dense(), norm="batch"),))
+SHIFTED = Recipe(batch=32, lr=1e-2, augmentation=Augmentation(shift=1, flip="always", cutout=3))
+
+
+def mixed(norm: str = "batch", seed: int = 0) -> nn.Module:
+    torch.manual_seed(seed)
+    return build(dataclasses.replace(MIXED, stages=(dataclasses.replace(MIXED.stages[0], norm=norm),)), 8, 2)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+@pytest.mark.parametrize("rung", [0, 1])
+def test_a_training_that_paused_gives_the_same_curve_as_an_uninterrupted_one(
+    rung: int, optimizer: str, trained: Callable[..., list[Event]]
+) -> None:
+    recipe = dataclasses.replace(SHIFTED, optimizer=optimizer)
+    network, other = mixed(seed=1), mixed(seed=2)  # a worker builds it anew, with whatever weights
+    whole = trained(network, halves(), recipe, epochs=(1, 3, 4), seed=5)
+    paused_at = (1, 3)[rung]
+    rest = trained(other, halves(), recipe, epochs=(1, 3, 4), seed=5, state=states(whole)[paused_at])
+    assert curve(rest) == curve(whole)[paused_at:]
+    assert [(m.rung, m.value) for m in measured(rest)] == [(m.rung, m.value) for m in measured(whole)[rung + 1 :]]
+    assert same_weights(network, other)  # BatchNorm's running statistics too
+
+
+def test_a_training_may_pause_at_every_rung(trained: Callable[..., list[Event]]) -> None:
+    network = mixed()
+    whole = trained(network, halves(), SHIFTED, epochs=(1, 2, 3))
+    state, legs = None, []
+    for rung in range(3):
+        other = mixed(seed=rung)
+        leg = trained(other, halves(), SHIFTED, epochs=(1, 2, 3), state=state)
+        until = next(i for i, e in enumerate(leg) if isinstance(e, Measurement))
+        state = states(leg).get(rung + 1)
+        legs += leg[: until + 1]
+    assert curve(legs) == curve(whole)
+    assert [m.rung for m in measured(legs)] == [0, 1, 2]
+    assert same_weights(network, other)
+
+
+def test_a_checkpoint_comes_just_before_the_measurement_of_each_rung_but_the_last(
+    trained: Callable[..., list[Event]],
+) -> None:
+    events = trained(linear(), halves(), epochs=(1, 3, 4))
+    assert [e.epochs for e in events if isinstance(e, Checkpoint)] == [1, 3]
+    for checkpoint, following in itertools.pairwise(events):
+        if isinstance(checkpoint, Checkpoint):
+            assert isinstance(following, Measurement)
+            assert following.epochs == checkpoint.epochs
+    assert states(trained(linear(), halves(), epochs=(2,))) == {}
+
+
+def test_who_goes_on_says_at_once_from_where(trained: Callable[..., list[Event]]) -> None:
+    state = states(trained(linear(), halves(), epochs=(2, 4)))[2]
+    assert trained(linear(), halves(), epochs=(2, 4), state=state)[0] == Progress(phase="training", epoch=2, epochs=4)
+
+
+def test_seconds_are_those_of_all_legs(trained: Callable[..., list[Event]]) -> None:
+    first = trained(linear(), halves(), epochs=(2, 3))
+    rest = trained(linear(), halves(), epochs=(2, 3), state=states(first)[2])
+    assert measured(rest)[0].seconds > measured(first)[0].seconds
+
+
+def test_a_state_runs_no_code(trained: Callable[..., list[Event]]) -> None:
+    class Evil:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return exec, ("raise SystemExit('code ran')",)
+
+    buffer = io.BytesIO()
+    torch.save({"past": Evil()}, buffer)
+    with pytest.raises(pickle.UnpicklingError, match="Weights only"):
+        trained(linear(), halves(), state=buffer.getvalue())
+
+
+def from_a_gpu(state: bytes) -> bytes:
+    """As if a GPU had written it: of 16 bytes is the state of its random numbers, a seed and an offset."""
+    told = torch.load(io.BytesIO(state), weights_only=True)
+    told["generator"] = ("cuda", torch.zeros(16, dtype=torch.uint8))
+    buffer = io.BytesIO()
+    torch.save(told, buffer)
+    return buffer.getvalue()
+
+
+def test_on_another_kind_of_device_the_rest_is_drawn_from_the_seed_and_the_epoch(
+    trained: Callable[..., list[Event]],
+) -> None:
+    def rest(seed: int, at: int) -> list[tuple[float | None, float | None]]:
+        state = states(trained(linear(), halves(), SHIFTED, epochs=(1, 2, 4)))[at]
+        return curve(trained(linear(), halves(), SHIFTED, epochs=(1, 2, 4), seed=seed, state=from_a_gpu(state)))
+
+    assert rest(seed=0, at=2) == rest(seed=0, at=2)
+    assert rest(seed=0, at=2) != rest(seed=1, at=2)
+    assert rest(seed=0, at=1)[1:] != rest(seed=0, at=2)
+    assert len(rest(seed=0, at=1)) == 3
+
+
+# --- memory ---
+
+
+class Room(nn.Module):
+    """A network on a device that takes so many images at once; notes those it was shown while training."""
+
+    def __init__(self, network: nn.Module, images: int) -> None:
+        super().__init__()
+        self.network = network
+        self.room = images
+        self.shown: list[Tensor] = []
+
+    def forward(self, images: Tensor) -> Tensor:
+        assert len(images)
+        if len(images) > self.room:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        if self.training:
+            self.shown.append(images)
+        return self.network(images)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_a_batch_in_micro_batches_makes_the_same_steps(optimizer: str, trained: Callable[..., list[Event]]) -> None:
+    recipe = dataclasses.replace(SHIFTED, optimizer=optimizer, batch=50)  # which no power of two divides
+    # not LayerNorm: it takes out the mixer's bias, and AdamW makes a full step of the rounding that is its gradient
+    whole, small = Room(mixed("affine"), 100), Room(mixed("affine"), 14)
+    events, others = (trained(network, halves(), recipe, epochs=(1, 2)) for network in (whole, small))
+    torch.testing.assert_close(small.network.state_dict(), whole.network.state_dict(), rtol=1e-4, atol=1e-5)
+    assert [loss for loss, _ in curve(others)] == pytest.approx([loss for loss, _ in curve(events)], rel=1e-5)
+    assert torch.equal(torch.cat(small.shown), torch.cat(whole.shown))  # augmented once, and each of them trained once
+    assert {(m.batch, m.micro_batch) for m in measured(events)} == {(50, None)}
+    assert {(m.batch, m.micro_batch) for m in measured(others)} == {(50, 13)}  # 13, 13, 12, 12
+
+
+class HalfWay(torch.autograd.Function):
+    """Passes images on, and runs out of memory on the way back: the gradients of what comes after it are made."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, room: int) -> Tensor:
+        ctx.room = room
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, None]:
+        if len(slope) > ctx.room:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return slope, None
+
+
+class TwoLayers(nn.Module):
+    def __init__(self, room: int) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.second, self.room = nn.Linear(192, 8), nn.Linear(8, 2), room
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.second(HalfWay.apply(self.first(images.flatten(1)), self.room))
+
+
+def test_gradients_of_a_step_that_did_not_fit_are_forgotten(trained: Callable[..., list[Event]]) -> None:
+    whole, small = TwoLayers(room=32), TwoLayers(room=8)
+    recipe = dataclasses.replace(PLAIN, optimizer="sgd")
+    trained(whole, halves(), recipe)
+    assert {m.micro_batch for m in measured(trained(small, halves(), recipe))} == {8}
+    torch.testing.assert_close(small.state_dict(), whole.state_dict(), rtol=1e-4, atol=1e-6)
+
+
+def test_the_error_of_the_network_is_gone_before_the_batch_is_tried_again(trained: Callable[..., list[Event]]) -> None:
+    """It holds the frames it came through, and they the activations that memory is lacking for."""
+    alive: list[bool] = []
+
+    class Held:
+        count = 0
+
+        def __init__(self) -> None:
+            Held.count += 1
+
+        def __del__(self) -> None:
+            Held.count -= 1
+
+    class Holding(Recorder):
+        def forward(self, images: Tensor) -> Tensor:
+            alive.append(Held.count > 0)
+            held = Held()
+            if self.training and len(images) > 10:
+                error = torch.OutOfMemoryError(f"none left {held is None}")
+                raise error  # which its own frame holds: a circle
+            return super().forward(images)
+
+    trained(Holding(), halves(images=32), epochs=(1,))
+    assert not any(alive)
+
+
+def test_validation_that_does_not_fit_is_done_in_smaller_batches(trained: Callable[..., list[Event]]) -> None:
+    """Of 83 images, with 6 at once: the accuracy is still that of all of them."""
+    data, network = halves(validation=83), Room(mixed("layer"), 6)
+    found = measured(trained(network, data, epochs=(1,)))[-1]
+    network.room = 83
+    pixels = ((data.val_images.double() / 255 - 0.4) / 0.2).float().repeat(1, 3, 1, 1)
+    with torch.no_grad():
+        right = (network.eval()(pixels).argmax(1) == data.val_labels).double().mean().item()
+    assert found.value == pytest.approx(100 * right)
+    assert found.micro_batch == 4  # of 32, which are 8 parts; the accuracy says nothing of validation's
+
+
+@pytest.mark.parametrize(("norm", "fewest"), [("layer", 1), ("affine", 1), ("batch", 2)])
+def test_memory_for_less_than_the_smallest_micro_batch_is_none(
+    norm: str, fewest: int, trained: Callable[..., list[Event]]
+) -> None:
+    network = Room(mixed(norm), 0)
+    with pytest.raises(torch.OutOfMemoryError) as told:
+        trained(network, halves(images=32))
+    assert str(told.value) == (
+        f"{fewest} at once of a batch of 32: OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB"
+    )
+
+
+def test_batchnorm_is_never_shown_one_image(trained: Callable[..., list[Event]]) -> None:
+    network = Room(mixed("batch"), 3)
+    trained(network, halves(images=35), dataclasses.replace(PLAIN, batch=35), epochs=(1,))
+    assert {len(images) for images in network.shown} == {2, 3}
+
+
+def test_what_did_not_fit_is_not_tried_again(trained: Callable[..., list[Event]]) -> None:
+    """Halved once for a training and not once for a step; who goes on elsewhere keeps to it."""
+    tries: list[int] = []
+
+    class Noting(Room):
+        def forward(self, images: Tensor) -> Tensor:
+            tries.extend([len(images)] * self.training)
+            return super().forward(images)
+
+    whole = trained(Noting(mixed("layer"), 16), halves(), SHIFTED, epochs=(1, 2))
+    assert tries.count(32) == 1
+    rest = trained(Room(mixed("layer", seed=1), 100), halves(), SHIFTED, epochs=(1, 2), state=states(whole)[1])
+    assert curve(rest) == curve(whole)[1:]
+    assert measured(rest)[-1].micro_batch == measured(whole)[-1].micro_batch == 16
+
+
+def test_any_other_error_is_not_tried_again(trained: Callable[..., list[Event]]) -> None:
+    calls: list[int] = []
+
+    class Wrong(Recorder):
+        def forward(self, images: Tensor) -> Tensor:
+            calls.append(len(images))
+            raise RuntimeError("shapes do not fit")
+
+    with pytest.raises(RuntimeError, match="shapes do not fit"):
+        trained(Wrong(), halves())
+    assert calls == [32]
 
 
 # --- the recipe ---
@@ -273,6 +545,96 @@ def test_a_learning_rate_that_is_too_large_ends_as_a_failure(trained: Callable[.
     events = trained(Explosive(), halves(), Recipe(batch=32, optimizer="sgd", lr=100.0))
     assert isinstance(events[-1], Failure)
     assert events[-1].reason == "not a number"
+
+
+class Told(nn.Module):
+    """Its loss in an epoch is what the list says: the same for each of two labels, all epochs of two steps."""
+
+    def __init__(self, losses: list[float]) -> None:
+        super().__init__()
+        self.unused = nn.Parameter(torch.zeros(2))
+        self.losses = [loss for loss in losses for _ in range(2)]
+
+    def forward(self, images: Tensor) -> Tensor:
+        if not self.training:
+            return torch.zeros(len(images), 2)
+        loss = self.losses.pop(0)  # of class 0, which all images are: ln(1 + e^gap)
+        gap = math.log(math.expm1(loss))
+        return torch.tensor([0.0, gap]).expand(len(images), 2) + 0 * self.unused
+
+
+@pytest.mark.parametrize(
+    ("losses", "failed"),
+    [
+        ([9.0, 9.5, 9.0, 9.0], 2),  # three times that of a guess are 2.079
+        ([9.0, 8.0, 7.0, 6.0], None),  # it comes down
+        ([0.7, 0.6, 2.0, 2.07], None),
+        ([0.7, 0.6, 0.5, 2.09], 4),
+        ([9.0, 5.0, 1.0, 2.5], 4),
+    ],
+)
+def test_a_loss_far_above_that_of_a_guess_that_does_not_fall_is_divergent(
+    losses: list[float], failed: int | None, trained: Callable[..., list[Event]]
+) -> None:
+    data = halves(images=64)
+    data = dataclasses.replace(data, train_labels=torch.zeros(64, dtype=torch.long))
+    events = trained(Told(losses), data, dataclasses.replace(PLAIN, label_smoothing=0.0), epochs=(4,))
+    assert len(curve(events)) == (4 if failed is None else failed - 1)
+    if failed:
+        now, before = losses[failed - 1], losses[failed - 2]
+        detail = f"{now:.4g} in epoch {failed}, {before:.4g} in the epoch before, 0.6931 by guessing"
+        assert events[-1] == Failure("divergent loss", detail)
+
+
+@pytest.mark.parametrize("classes", [2, 10, 1000])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.9])
+def test_a_guess_has_the_same_loss_whatever_the_label_smoothing(smoothing: float, classes: int) -> None:
+    logits, labels = torch.zeros(1, classes), torch.zeros(1, dtype=torch.long)
+    assert functional.cross_entropy(logits, labels, label_smoothing=smoothing).item() == pytest.approx(
+        math.log(classes)
+    )
+
+
+def test_who_goes_on_remembers_the_loss_before(trained: Callable[..., list[Event]]) -> None:
+    data = dataclasses.replace(halves(images=64), train_labels=torch.zeros(64, dtype=torch.long))
+    recipe = dataclasses.replace(PLAIN, label_smoothing=0.0)
+    state = states(trained(Told([9.0, 8.0]), data, recipe, epochs=(1, 2)))[1]
+    assert trained(Told([9.5]), data, recipe, epochs=(1, 2), state=state)[-1] == Failure(
+        "divergent loss", "9.5 in epoch 2, 9 in the epoch before, 0.6931 by guessing"
+    )
+
+
+def test_a_network_with_far_too_large_a_rate_diverges(trained: Callable[..., list[Event]]) -> None:
+    last = trained(mixed("layer"), halves(), dataclasses.replace(PLAIN, lr=30.0, warmup=0.5), epochs=(8,))[-1]
+    assert isinstance(last, Failure)
+    assert last.reason == "divergent loss"
+
+
+@contextmanager
+def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
+    now = [0.0]
+    monkeypatch.setattr("mlpspace.proxy.time", SimpleNamespace(perf_counter=lambda: now[0]))
+    yield now
+
+
+def test_a_time_limit_counts_the_work_of_all_legs(
+    trained: Callable[..., list[Event]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pass takes 1 s: an epoch 3 batches of 32 in 100 images and 2 of 64 in 70, so 5 s."""
+    with clock(monkeypatch) as now:
+
+        class OneSecond(Recorder):
+            def forward(self, images: Tensor) -> Tensor:
+                now[0] += 1
+                return super().forward(images)
+
+        data = halves(100, 70)
+        enough = trained(OneSecond(), data, epochs=(1, 3), timeout_s=15.0)
+        assert measured(enough)[-1].seconds == 15
+        now[0] += 1000  # between the legs
+        rest = trained(OneSecond(), data, epochs=(1, 3), timeout_s=11.5, state=states(enough)[1])
+        assert len(curve(rest)) == 1
+        assert rest[-1] == Failure("time limit", "12 s of training and still in epoch 3 of 3; at most 11.5 s allowed")
 
 
 def test_weights_that_break_in_the_last_step_are_seen_on_the_validation_split(

@@ -11,6 +11,7 @@ import pytest
 from mlpspace.architecture import TOKEN_MIXERS, Linear, MeanHead, NoChannelMixer, NoTokenMixer
 from mlpspace.errors import SpaceError
 from mlpspace.space import load_space, read_space
+from mlpspace.space.text import duration
 
 GOOD = """\
 task: {classes: 10, resolution: 32}
@@ -311,6 +312,72 @@ def test_the_same_space_said_otherwise_has_the_same_id():
 def test_a_space_that_says_something_else_has_another_id(one, other):
     assert read_space(GOOD + one).id != read_space(GOOD + other).id
     assert read_space(GOOD).id != read_space(GOOD.replace("worst: 100", "worst: 100.00001")).id
+
+
+def test_how_a_search_goes_and_ends():
+    space = read_space(GOOD)
+    assert (space.sampler, space.stop, space.fidelity.repeats_on_front, space.fidelity.timeout_s) == (
+        ("default", None, 0, None)
+    )
+    said = (
+        GOOD + "  repeats_on_front: 2\n  timeout: 1h30m\nsearch: {sampler: nsga2, stop: {patience: 30, gain: 0.5%}}\n"
+    )
+    space = read_space(said)
+    assert space.sampler == "nsga2"
+    assert (space.stop.patience, space.stop.gain) == (30, pytest.approx(0.005))
+    assert (space.fidelity.repeats_on_front, space.fidelity.timeout_s) == (2, 5400)
+    assert read_space(said.replace("0.5%", "0.005")).stop == space.stop
+    assert space.id == read_space(GOOD).id  # they may change from session to session
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("search: {sampler: my_module:Greedy}", 's.yaml:15: sampler "my_module:Greedy" names code, which a space file never does. Leave it out here and type: mlpspace search s.yaml --sampler my_module:Greedy'),
+        ("search: {sampler: tpee}", 's.yaml:15: sampler "tpee" is not known. Did you mean "tpe"? Known: default, nsga2, random, tpe.'),
+        ("search: {sampler: [tpe, nsga2]}", "s.yaml:15: sampler takes one of default, tpe, nsga2, random; found a list."),
+        ("search: {stop: {patience: 30}}", "s.yaml:15: stop lacks gain."),
+        ("search: {stop: {patience: 0, gain: 1%}}", 's.yaml:15: patience "0" is not a whole number from 1 to 10000000; the nearest is 1.'),
+        ("search: {stop: {patience: 9, gain: 0}}", 's.yaml:15: gain "0" is not a share above 0 and below 100%, such as 0.5%.'),
+        ("search: {stop: {patience: 9, gain: 5}}", 's.yaml:15: gain "5" is not a share above 0 and below 100%, such as 0.5%.'),
+        ("search: {stop: {patience: 9, gain: little}}", 's.yaml:15: gain "little" is not a share, such as 20%, 0.2 or 1/5.'),
+        ("search: {stop: 30}", 's.yaml:15: stop is a mapping with the keys patience, gain; found "30".'),
+        ("  timeout: 20 minutes", 's.yaml:15: timeout "20 minutes" is not a duration above 0, such as 90s, 10m or 1h30m.'),
+        ("  timeout: 0", 's.yaml:15: timeout "0" is not a duration above 0, such as 90s, 10m or 1h30m.'),
+        ("  timeout: -5m", 's.yaml:15: timeout "-5m" is not a duration above 0, such as 90s, 10m or 1h30m.'),
+        ("  repeats_on_front: 1.5", 's.yaml:15: repeats_on_front "1.5" is not a whole number (it takes a whole number from 0 to 100).'),
+    ],
+)  # fmt: skip
+def test_mistakes_in_how_a_search_goes_and_ends(text, told):
+    assert mistakes(GOOD + text + "\n") == [told]
+
+
+def test_mistakes_of_search_and_fidelity_are_told_together():
+    text = GOOD + "  timeout: soon\nsearch: {trials: 0, sampler: x:Y, stop: {patience: a, gain: b}}\n"
+    assert [line.split(":")[1] for line in mistakes(text)] == ["15", "16", "16", "16", "16"]
+
+
+def test_nothing_is_stopped_early_where_nothing_takes_training():
+    rungs = "  rungs: {epochs: [2, 6], keep: 1/3}\n"
+    text = GOOD.replace("  epochs: 4\n", rungs).replace("  accuracy: {goal: maximize, worst: 10}\n", "")
+    assert mistakes(text) == [
+        "s.yaml:11: fidelity: with keep below 1 a rung stops what is behind after 2 epochs, but no objective takes "
+        "training: add accuracy to the objectives, or leave keep out."
+    ]
+    assert read_space(text.replace("1/3", "1")).fidelity.epochs == (2, 6)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("90", 90), ("90s", 90), ("10m", 600), ("1h30m", 5400), ("2d", 172800), ("0.5h", 1800), ("1e2", 100)],
+)
+def test_durations_are_read_as_people_write_them(text, seconds):
+    assert duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "m", "10 m", "1h 30m", "ten", "1:30", "-5", "5w", "1m30", "٣m", "1e999"])
+def test_what_is_no_duration(text):
+    assert duration(text) is None
 
 
 def test_two_batches_for_one_measurement_are_a_mistake():

@@ -23,12 +23,12 @@ from mlpspace.report import (
     front_csv,
     front_json,
     front_table,
-    status,
-    status_text,
     trial_json,
     trial_text,
 )
+from mlpspace.status import status, status_text
 from mlpspace.study import Record, Study
+from mlpspace.trial import Trial
 
 
 @pytest.mark.parametrize(
@@ -139,6 +139,9 @@ def test_the_json_has_the_promised_keys_and_values(found: Front) -> None:
         "id": network.architecture_id,
         "accuracy": 95.25,
         "accuracy_se": 1.0,
+        "accuracy_spread": None,
+        "trainings": 1,
+        "probability": 1.0,
         "throughput": 512.0,
         "throughput_low": 507.0,
         "throughput_high": 517.0,
@@ -147,10 +150,15 @@ def test_the_json_has_the_promised_keys_and_values(found: Front) -> None:
         "peak_memory_mb": 80.5,
         "architecture": "patch 4, 2x96 dense r0.5 mlp r4 layer",
         "fixed_point": None,
+        "state": "complete",
+        "rung": 0,
+        "epochs": 6,
     }
     assert fixed["fixed_point"] == "mixer_s16 (patch 16 -> 4)"
     assert told["left_out"] == {"infeasible: out of memory": 1}
     assert (told["rung"], told["epochs"], told["hypervolume"]) == (0, 6, found.hypervolume)
+    assert told["partial"] is False
+    assert told["standing"] == [{"rung": 0, "epochs": 6, "reached": 4, "paused": 0, "stopped": 0, "running": 0}]
     assert [each["fixed_point"] for each in told["fixed_points_off_front"]] == ["resmlp_s12"]
 
 
@@ -217,6 +225,7 @@ def test_the_status_of_a_search_at_work(tmp_path: Path) -> None:
     assert "7 draws" in lines[2]
     assert "front     1 network, hypervolume" in lines[3]
     assert lines[4] == "  time      9 s searched, last written 1 min 31 s ago"
+    assert not any("rung" in line for line in lines)  # there is just one
     assert lines[5] == f"  driver    pid {os.getpid()} on {socket.gethostname()}"
     lines = status_text(status(study, front(study, BOTH), now=200.0)).splitlines()
     assert "cut off   trial 2" in lines[1]
@@ -252,3 +261,120 @@ def test_throughputs_that_other_programs_slowed_down_come_with_a_warning():
     calm, loud = (front([a_trial(accuracy(80.0), throughput(1e3, protocol=p))], BOTH) for p in ("v1", "v1, disturbed"))
     assert "Other programs used the CPU" not in front_table(calm)
     assert "Other programs used the CPU during all of these measurements" in front_table(loud)
+
+
+# --- rungs, repeats, reasons ----------------------------------------------------------------------------------------
+
+
+def rungs() -> list[Trial]:
+    return [
+        a_trial(accuracy(70.0), accuracy(80.0, rung=1), accuracy(90.0, rung=2), throughput(1000.0)),
+        a_trial(accuracy(75.0), accuracy(79.0, rung=1), throughput(900.0), state="paused"),
+        a_trial(accuracy(60.0), throughput(2000.0), state="paused"),
+        a_trial(accuracy(30.0), throughput(100.0), state="stopped", reason="cannot reach the front"),
+        a_trial(throughput(90.0), state="stopped", reason="set aside before training"),
+    ]
+
+
+def test_the_table_tells_how_many_trials_reached_which_rung() -> None:
+    lines = front_table(front(rungs(), BOTH)).splitlines()
+    assert lines[0] == "Pareto front: 1 of 1 network"
+    assert "Rungs: 4 trials reached 6 epochs, 2 reached 12, 1 reached 18; the front is of the last" in lines
+    for left_out in (
+        "paused at rung 1, 12 epochs",
+        "paused at rung 0, 6 epochs",
+        "stopped at rung 0, 6 epochs: cannot reach the front",
+        "set aside before training",
+    ):
+        assert f"     1  {left_out}" in lines
+
+
+def test_partial_trainings_cannot_be_taken_for_full_ones() -> None:
+    lines = front_table(front(rungs(), BOTH, rung=0)).splitlines()
+    assert lines[0] == "Front of PARTIAL trainings, rung 0: 3 of 4 networks"
+    assert "after 6 epochs, before the end of training" in lines[1]
+    assert not any(line.startswith("Pareto front") or "to the end yet" in line for line in lines)
+    rungs_line = next(line for line in lines if line.startswith("Rungs"))
+    assert rungs_line.endswith("; this front is of rung 0, 6 epochs")
+    unfinished = front_table(front(rungs()[1:], BOTH)).splitlines()
+    assert unfinished[0] == "Front of PARTIAL trainings, rung 1: 1 of 1 network"
+    assert unfinished[1] == "No trial has been trained to the end yet."
+    told = front_json(front(rungs(), BOTH, rung=0))
+    assert told["partial"] is True
+    assert {(each["rung"], each["epochs"]) for each in told["front"]} == {(0, 6)}
+    assert {each["state"] for each in told["front"]} == {"complete", "paused"}
+
+
+def test_a_study_of_one_rung_says_nothing_of_rungs(found: Front) -> None:
+    text = front_table(found)
+    assert "Rungs:" not in text
+    assert "P(front)" not in text
+    assert "seeds" not in text
+
+
+def test_repeats_show_as_mean_error_spread_and_probability() -> None:
+    trained = [accuracy(value, repeat=k) for k, value in enumerate((92.0, 86.0, 89.0))]
+    found = front([a_trial(*trained, throughput(1000.0)), a_trial(accuracy(80.0), throughput(20_000.0))], BOTH)
+    lines = front_table(found, width=200).splitlines()
+    for words in ("accuracy %", "± se", "spread", "seeds", "P(front) %"):
+        assert words in lines[2]
+    assert lines[3].split()[1:6] == ["89.00", "1.73", "3.00", "3", "100"]
+    assert lines[4].split()[1:6] == ["80.00", "1.00", "-", "1", "100"]
+    best, other = front_json(found)["front"]
+    assert (best["accuracy"], best["accuracy_spread"], best["trainings"]) == (89.0, 3.0, 3)
+    assert best["accuracy_se"] == pytest.approx(3 / 3**0.5)
+    assert (other["accuracy_spread"], other["trainings"], other["probability"]) == (None, 1, 1.0)
+    rows = list(csv.DictReader(io.StringIO(front_csv(found))))
+    assert [(row["accuracy_spread"], row["trainings"], row["probability"]) for row in rows] == [
+        ("3.0", "3", "1.0"),
+        ("", "1", "1.0"),
+    ]
+
+
+def test_a_trial_shows_why_it_was_chosen_where_it_stands_and_its_repeats() -> None:
+    why = "expected gain 0.012: accuracy 57.1 ± 1.8 %, throughput 12,000 images/s; mutation of trial 12"
+    paused = a_trial(accuracy(70.0), accuracy(75.0, rung=1), state="paused", why=why)
+    lines = trial_text(paused).splitlines()
+    assert lines[0].startswith(f"trial {paused.number}  paused at rung 1, 12 epochs  (sampler, id ")
+    assert f"  why: {why}" in lines
+    told = trial_json(paused)
+    assert (told["why"], told["state"], told["rung"], told["seconds"]) == (why, "paused", 1, 0.0)
+    again = a_trial(*(accuracy(value, repeat=k, seed=k) for k, value in enumerate((92.0, 86.0, 89.0))))
+    lines = trial_text(again).splitlines()
+    assert sum("trained again with seed" in line for line in lines) == 2
+    assert "  accuracy over 3 seeds: mean 89.00 %, spread 3.00" in lines
+    assert [each["repeat"] for each in trial_json(again)["measurements"]] == [0, 1, 2]
+    assert "why" not in trial_text(again)
+
+
+def test_a_batch_that_did_not_fit_is_shown() -> None:
+    trial = a_trial(accuracy(70.0, micro_batch=16))
+    assert "16 images at a time to fit the memory" in trial_text(trial)
+
+
+def test_the_status_tells_of_rungs_and_of_what_waits_there(tmp_path: Path) -> None:
+    study = Study.create(tmp_path / "run1", space_text="", manifest={})
+    with study.writing("", total=24) as writer:
+        for number, (values, state) in enumerate(
+            [
+                ((70.0, 80.0), "complete"),
+                ((75.0,), "paused"),
+                ((60.0,), "paused"),
+                ((30.0,), "stopped"),
+                ((), "stopped"),
+            ]
+        ):
+            writer.begin(an_assignment(number), **COUNTS, origin="sampler", point={})  # type: ignore[arg-type]
+            writer.record(an_assignment(number), measured("throughput", 1000.0))
+            for rung, value in enumerate(values):
+                writer.record(an_assignment(number), measured("accuracy", value, rung=rung, epochs=6 * (rung + 1)))
+            writer.finish(number, state, None if values else "set aside before training")
+        told = status(study, front(study, BOTH))
+    assert json.loads(json.dumps(told)) == told
+    assert (told["trials"], told["complete"], told["paused"], told["stopped"], told["set_aside"]) == (4, 1, 2, 1, 1)
+    assert [each["reached"] for each in told["standing"]] == [4, 1]
+    lines = status_text(told).splitlines()
+    assert lines[0] == f"{study.folder}: 4 of 24 trials done (1 complete, 2 paused, 1 stopped)"
+    assert lines[1] == "  rung 0    4 reached 6 epochs, 2 paused, 1 stopped there"
+    assert lines[2] == "  rung 1    1 reached 12 epochs"
+    assert lines[3] == "  set aside 1 network, after the throughput was measured: none was trained"

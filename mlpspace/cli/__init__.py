@@ -6,7 +6,6 @@ Exit codes: 0 done, 1 a check failed or there is nothing to show, 2 the user's m
 from __future__ import annotations
 
 import json
-import re
 import shlex
 import sys
 from pathlib import Path
@@ -18,6 +17,7 @@ from mlpspace import __version__
 from mlpspace.cli.exit_codes import INTERRUPTED, MISTAKE, NOTHING
 from mlpspace.cli.papers import papers_command
 from mlpspace.cli.profile import profile_command
+from mlpspace.cli.replay import replay_command
 from mlpspace.errors import UserError
 
 if TYPE_CHECKING:
@@ -102,15 +102,12 @@ class _Seconds(click.ParamType):
     name = "duration"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        if isinstance(value, int | float):
-            return float(value)
-        units = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0}
-        if re.fullmatch(r"\d+(\.\d+)?", value):
-            return float(value)
-        parts = re.findall(r"(\d+(?:\.\d+)?)([dhms])", value)
-        if not parts or "".join(f"{number}{unit}" for number, unit in parts) != value:
+        from mlpspace.space.text import duration
+
+        seconds = duration(str(value))
+        if seconds is None:
             self.fail(f'"{value}" is no duration; write 90s, 10m, 1h30m or 2d.', param, ctx)
-        return sum(float(number) * units[unit] for number, unit in parts)
+        return seconds
 
 
 class _Place(click.ParamType):
@@ -151,6 +148,11 @@ class _Place(click.ParamType):
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
 @click.option(
     "--seed", type=click.IntRange(0, 2**31 - 1), help="Of the sampler and the trainings. [default: as the space says]"
+)
+@click.option(
+    "--sampler",
+    help="default, tpe, nsga2, random, or module:Class for your own, a subclass of mlpspace.sampling.Sampler. "
+    "[default: as the space says]",
 )
 @click.option(
     "--engine",
@@ -221,28 +223,41 @@ def _width() -> int:
 @click.option(
     "--plot", type=click.Path(path_type=Path, dir_okay=False), help="Draw the front into a .png, .svg or .pdf file."
 )
-def pareto_command(study: Path, as_json: bool, as_csv: bool, plot: Path | None) -> None:
+@click.option(
+    "--rung",
+    type=int,
+    help="The front of the trials at an earlier rung, 0 the first: of PARTIAL trainings. [default: the last reached]",
+)
+def pareto_command(study: Path, as_json: bool, as_csv: bool, plot: Path | None, rung: int | None) -> None:
     """The Pareto front of the study in folder STUDY, the published networks marked on it.
 
-    Exits 1 where there is no front yet.
+    Accuracies are compared at one rung, so that a network trained for 2 epochs never stands beside one trained for
+    18. Exits 1 where there is no front yet.
+
+    \b
+    mlpspace pareto studies/run1 --plot front.png
+    mlpspace pareto studies/run1 --rung 0          the trials after the first rung's epochs
     """
     from mlpspace import report
 
     if as_json and as_csv:
         raise UserError("Use just one of --json and --csv.")
-    opened, found = _front_of(study)
+    opened, found = _front_of(study, rung)
     if plot is not None and found.points:
         from mlpspace.plot import plot_front
 
-        plot_front(found, plot, title=_title(opened))
+        plot_front(found, plot, title=_title(opened, found))
     if as_json:
         click.echo(json.dumps(report.front_json(found), indent=2))
     elif as_csv:
         click.echo(report.front_csv(found), nl=False)
     elif found.points:
         click.echo(report.front_table(found, width=_width()))
+        if not found.partial and any(each.paused or each.stopped for each in found.standing):
+            click.echo(f"\n  The partial trainings: {shlex.join(['mlpspace', 'pareto', str(study), '--rung', '0'])}")
     if not found.points:
-        click.echo(f"No trial of {study} has finished yet.\n  To watch it: mlpspace status {study}", err=True)
+        what = "has finished" if rung is None else f"has reached rung {rung}"
+        click.echo(f"No trial of {study} {what} yet.\n  To watch it: mlpspace status {study}", err=True)
         raise click.exceptions.Exit(NOTHING)
     if plot is not None:
         click.echo(f"wrote {plot}", err=True)
@@ -312,11 +327,11 @@ def _told(text: str) -> None:
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 def status_command(study: Path, as_json: bool) -> None:
     """How the search in folder STUDY is doing, from any terminal."""
-    from mlpspace import report
+    from mlpspace import status
 
     opened, found = _front_of(study)
-    told = report.status(opened, found)
-    click.echo(json.dumps(told, indent=2) if as_json else report.status_text(told))
+    told = status.status(opened, found)
+    click.echo(json.dumps(told, indent=2) if as_json else status.status_text(told))
 
 
 def _space_of(study: Study) -> Space:
@@ -325,19 +340,32 @@ def _space_of(study: Study) -> Space:
     return read_space(study.space_text, str(study.folder / "space.yaml"))
 
 
-def _front_of(folder: Path) -> tuple[Study, Front]:
+def _front_of(folder: Path, rung: int | None = None) -> tuple[Study, Front]:
     from mlpspace.front import front
+    from mlpspace.objectives import METRICS
     from mlpspace.study import Study
 
     study = Study(folder)
-    return study, front(study, _space_of(study).objectives)
+    space = _space_of(study)
+    if rung is not None:
+        if not any(METRICS[objective.metric].trained for objective in space.objectives):
+            raise UserError(f"{folder} has no rungs: its objectives take no training.\n  Try: mlpspace pareto {folder}")
+        epochs = space.fidelity.epochs
+        if not 0 <= rung < len(epochs):
+            known = ", ".join(f"{i} ({number} epoch{'s' * (number > 1)})" for i, number in enumerate(epochs))
+            raise UserError(
+                f"{folder} has no rung {rung}. Its rungs: {known}.\n"
+                f"  Try: mlpspace pareto {folder} --rung {len(epochs) - 1 if rung > 0 else 0}"
+            )
+    return study, front(study, space.objectives, rung=rung)
 
 
 # --- networks as such -----------------------------------------------------------------------------------------------
 
 cli.add_command(papers_command)
 cli.add_command(profile_command)
+cli.add_command(replay_command)
 
 
-def _title(study: Study) -> str:
-    return f"Pareto front of {study.folder}"
+def _title(study: Study, found: Front) -> str:
+    return f"{'Partial trainings' if found.partial else 'Pareto front'} of {study.folder}"

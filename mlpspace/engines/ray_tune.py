@@ -1,5 +1,9 @@
 """The Ray Tune engine; `ray_worker` has what runs in its workers.
 
+A leg of a trial (see `search`) is a trial to Tune. What pauses at a rung is stopped there, and its checkpoint goes to
+the study's folder by way of the driver; when it is promoted, any worker takes it up as a new leg. So a paused trial
+holds no worker, no worker needs storage that it shares with others, and a search that was cut off promotes on.
+
 Tune keeps the workers (one actor each, reused from trial to trial) and hands our assignments to them. What is decided
 is decided by `Search`; what is true is in the ledger. Tune's own snapshots, loggers and retries are off: a search that
 was cut off is rebuilt from the ledger, never from a snapshot.
@@ -7,6 +11,7 @@ was cut off is rebuilt from the ledger, never from a snapshot.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import logging
 import math
@@ -78,6 +83,7 @@ class _Bridge:
         self.workers = workers
         self.interrupted = interrupted
         self.numbers: dict[str, int] = {}  # Tune's trial id -> ours, of the trials at work
+        self.states: dict[str, list[ray.ObjectRef]] = {}  # what a trial goes on from, until its worker has it
         self.deaths = 0  # of workers, since any of them last came to an end by itself
         self.fatal: str | None = None
 
@@ -94,11 +100,16 @@ class _Bridge:
         if assignment is None:
             return str(Searcher.FINISHED) if self.search.done else None
         self.numbers[trial_id] = assignment.trial
-        return {"work": Work(assignment, self.search.measured_bounds(assignment.trial))}
+        state = [] if assignment.state is None else [ray.put(assignment.state)]
+        assignment = dataclasses.replace(assignment, state=None)
+        work = Work(assignment, self.search.measured_bounds(assignment.trial), state)
+        self.states[trial_id] = work.state
+        return {"work": work}
 
     def take(self, trial_id: str, result: Mapping[str, Any]) -> bool:
         """Report what a worker sent. False: the trial shall stop."""
         number = self.numbers.get(trial_id)
+        self.states.pop(trial_id, []).clear()  # its worker has it: the object store need not hold it any longer
         if number is None:
             return False
         if not all(self.search.report(number, event) for event in result.get("events", ())):
@@ -116,6 +127,7 @@ class _Bridge:
         if not error and result:
             self.take(trial_id, result)
         number = self.numbers.pop(trial_id, None)
+        self.states.pop(trial_id, None)
         if error and number is not None:
             self.deaths += 1
             self.search.lost(number, "the worker's process ended")
@@ -143,6 +155,8 @@ class _Searcher(Searcher):
 
 
 class _Scheduler(FIFOScheduler):
+    """Ends a leg where the search says so: at a rung it was not promoted from, or because the search is over."""
+
     def __init__(self, bridge: _Bridge) -> None:
         super().__init__()
         self._bridge = bridge
@@ -157,6 +171,9 @@ class _Stopper(Stopper):
         self._bridge = bridge
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        if not result.get("done"):
+            # Tune keeps each trial's last result for good, and a checkpoint may be in it; the scheduler has a copy
+            result.pop("events", None)
         return False
 
     def stop_all(self) -> bool:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import time
 import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+import ray
 from ray import tune
 
 from mlpspace.errors import DeviceLost, UserError
-from mlpspace.measurement import Assignment, Evaluate, Event, Progress
+from mlpspace.measurement import Assignment, Evaluate, Event, Measurement, Progress
 
 STEP_SECONDS = 0.2  # a worker reports what happened in about this time at once, so that quick trials take one message
 
@@ -21,8 +23,9 @@ STEP_SECONDS = 0.2  # a worker reports what happened in about this time at once,
 class Work:
     """What Tune carries to a worker as a trial's config."""
 
-    assignment: Assignment
+    assignment: Assignment  # without its state, which is large, and would be kept with the config of each old trial
     bounds: Mapping[str, tuple[float, float]]
+    state: list[ray.ObjectRef] = field(default_factory=list)  # of the state, until the worker has it; or empty
 
     def __deepcopy__(self, memo: Any) -> Work:
         return self  # Tune copies configs again and again; nobody changes this one
@@ -46,7 +49,10 @@ class RayWorker(tune.Trainable):
 
     def _begin(self, config: dict[str, Any]) -> None:
         work: Work = config["work"]
-        self._events: Any = self._evaluate(work.assignment, work.bounds)
+        assignment = work.assignment
+        if work.state:
+            assignment = dataclasses.replace(assignment, state=ray.get(work.state[0]))
+        self._events: Any = self._evaluate(assignment, work.bounds)
 
     def step(self) -> dict[str, Any]:
         events: list[Event] = []
@@ -54,7 +60,10 @@ class RayWorker(tune.Trainable):
         while time.monotonic() - begun < STEP_SECONDS:
             try:
                 events.append(next(self._events))
-                if isinstance(events[-1], Progress) and not events[-1].epoch:  # what comes next may take long
+                last = events[-1]
+                if isinstance(last, Progress) and not last.epoch:  # what comes next may take long
+                    break
+                if isinstance(last, Measurement) and last.rung is not None:  # the search decides who goes on
                     break
             except StopIteration:
                 return {"events": events, "done": True}
@@ -69,7 +78,7 @@ class RayWorker(tune.Trainable):
         return {"events": events}
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
-        """Nothing: trials of one rung have nothing to resume from."""
+        """Nothing: what there is to go on from comes as an event, and the search keeps it."""
 
     def load_checkpoint(self, checkpoint: Any) -> None:
         """Nothing."""

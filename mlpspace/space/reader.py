@@ -15,13 +15,15 @@ from mlpspace.space.dims import Dim
 from mlpspace.space.layout_checks import check_patches, check_points
 from mlpspace.space.layout_reader import LayoutReader
 from mlpspace.space.place_reader import show
-from mlpspace.space.space import Bound, Fidelity, FixedPoints, Require, Space
-from mlpspace.space.text import Mistakes, Node, Scalar, Sequence, parse, quantity, range_text
+from mlpspace.space.space import Bound, Fidelity, FixedPoints, Require, Space, Stop
+from mlpspace.space.text import Mapping, Mistakes, Node, Scalar, Sequence, duration, parse, quantity, range_text
 
 SECTIONS = ("task", "space", "require", "objectives", "fidelity", "fixed_points", "search")
 FITS = ("exact", "resolution", "space")
+SAMPLERS = ("default", "tpe", "nsga2", "random")
 # what a file calls a metric; memory is told in bytes there, and kept in MB
 METRIC_NAMES = {**{name: name for name in METRICS if name != "peak_memory_mb"}, "peak_memory": "peak_memory_mb"}
+TRAINED = {name for name, metric in METRICS.items() if metric.trained}
 _MB = {"KB": 1e-3, "MB": 1.0, "GB": 1e3}
 
 
@@ -84,7 +86,14 @@ class _Reader(LayoutReader):
         objectives, batch = self.objectives(get("objectives"))
         fidelity = self.fidelity(get("fidelity"))
         fixed_points = self.fixed_points(get("fixed_points"), resolution)
-        trials, seed = self.search(get("search"))
+        trials, seed, sampler, stop = self.search(get("search"))
+        named = get("objectives")
+        if fidelity and fidelity.keep < 1 and isinstance(named, Mapping) and named.entries.keys().isdisjoint(TRAINED):
+            self.mistakes.add(
+                sections.lines["fidelity"],
+                f"fidelity: with keep below 1 a rung stops what is behind after {fidelity.epochs[0]} epochs, but no "
+                "objective takes training: add accuracy to the objectives, or leave keep out.",
+            )
         if self.mistakes or not (resolution and classes and layouts and fidelity):
             return None
         return Space(
@@ -100,6 +109,8 @@ class _Reader(LayoutReader):
             fixed_points=fixed_points,
             trials=trials,
             seed=seed,
+            sampler=sampler,
+            stop=stop,
         )
 
     def task(self, node: Node | None) -> tuple[int | None, int | None]:
@@ -202,7 +213,7 @@ class _Reader(LayoutReader):
         return tuple(found), batches[0] if batches else 64
 
     def fidelity(self, node: Node | None) -> Fidelity | None:
-        known = ("dataset", "images", "validation", "epochs", "rungs", "recipe")
+        known = ("dataset", "images", "validation", "epochs", "rungs", "recipe", "repeats_on_front", "timeout")
         section = self.mapping(node, "fidelity", known, required=("dataset",)) if node else None
         if section is None:
             return None
@@ -220,9 +231,17 @@ class _Reader(LayoutReader):
             self.mistakes.add(section.line, "fidelity needs either epochs: 6 or rungs: {epochs: [2, 6], keep: 1/3}.")
         epochs, keep = self.rungs(entries.get("epochs"), entries.get("rungs"))
         recipe = self.recipe(entries.get("recipe"))
+        repeats = self.value(entries.get("repeats_on_front"), "repeats_on_front", Whole(0, 100))
+        timeout = self.seconds(entries.get("timeout"), "timeout")
         if not isinstance(dataset, Scalar) or not epochs:
             return None
-        return Fidelity(dataset.text, images, validation, epochs, keep, recipe)
+        return Fidelity(dataset.text, images, validation, epochs, keep, recipe, repeats or 0, timeout)
+
+    def seconds(self, node: Node | None, what: str) -> float | None:
+        found = duration(node.text) if isinstance(node, Scalar) else None
+        if node is not None and not found:
+            self.mistakes.add(node.line, f"{what} {show(node)} is not a duration above 0, such as 90s, 10m or 1h30m.")
+        return found or None
 
     def rungs(self, epochs: Node | None, rungs: Node | None) -> tuple[tuple[int, ...], float]:
         keep = 1.0
@@ -280,9 +299,34 @@ class _Reader(LayoutReader):
                     self.mistakes.add(item.line, f"fixed point {name}: {error}. Write fit: space, or leave it out.")
         return FixedPoints(tuple(names), fit)
 
-    def search(self, node: Node | None) -> tuple[int, int]:
-        section = self.mapping(node, "search", ("trials", "seed")) if node else None
+    def search(self, node: Node | None) -> tuple[int, int, str, Stop | None]:
+        section = self.mapping(node, "search", ("trials", "seed", "sampler", "stop")) if node else None
         entries = section.entries if section else {}
         trials = self.value(entries.get("trials"), "trials", Whole(1, 10_000_000))
         seed = self.value(entries.get("seed"), "seed", Whole(0, 2**31 - 1))
-        return trials or 24, seed or 0
+        sampler = self.sampler(entries.get("sampler"))
+        return trials or 24, seed or 0, sampler or SAMPLERS[0], self.stop(entries.get("stop"))
+
+    def sampler(self, node: Node | None) -> str | None:
+        if isinstance(node, Scalar) and ":" in node.text:
+            self.mistakes.add(
+                node.line,
+                f"sampler {show(node)} names code, which a space file never does. Leave it out here and type: "
+                f"mlpspace search {self.mistakes.path} --sampler {node.text}",
+            )
+            return None
+        found: str | None = self.value(node, "sampler", OneOf(SAMPLERS))
+        return found
+
+    def stop(self, node: Node | None) -> Stop | None:
+        section = self.mapping(node, "stop", ("patience", "gain"), required=("patience", "gain")) if node else None
+        if section is None:
+            return None
+        patience = self.value(section.entries.get("patience"), "patience", Whole(1, 10_000_000))
+        gain_node = section.entries.get("gain")
+        gain = self.share(gain_node, "gain", 0.005)
+        if gain_node and not 0 < gain < 1:
+            self.mistakes.add(
+                gain_node.line, f"gain {show(gain_node)} is not a share above 0 and below 100%, such as 0.5%."
+            )
+        return Stop(patience, gain) if patience else None

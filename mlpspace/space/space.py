@@ -26,7 +26,18 @@ from mlpspace.space.layout import LayoutPlaces
 from mlpspace.space.layout_count import count_layout
 from mlpspace.space.readings import layout_readings, reading
 
-__all__ = ["Bound", "Candidate", "Fidelity", "FixedPoints", "NotInSpace", "Point", "PointCount", "Require", "Space"]
+__all__ = [
+    "Bound",
+    "Candidate",
+    "Fidelity",
+    "FixedPoints",
+    "NotInSpace",
+    "Point",
+    "PointCount",
+    "Require",
+    "Space",
+    "Stop",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +86,16 @@ class Fidelity:
     epochs: tuple[int, ...]  # the rungs
     keep: float  # share that goes on after a rung
     recipe: dict[str, Dim]  # by field name; those of the augmentation as "augmentation.shift"
+    repeats_on_front: int = 0  # trainings anew, each with another seed, of what is on the front
+    timeout_s: float | None = None  # wall time that one training may take
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """When a search has nothing more to expect: the hypervolume grew by less than `gain` over so many trials."""
+
+    patience: int  # trials
+    gain: float  # share of the hypervolume, 0.005 for 0.5 %
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +137,8 @@ class Space:
     fixed_points: FixedPoints
     trials: int
     seed: int
+    sampler: str = "default"  # or tpe, nsga2, random
+    stop: Stop | None = None
 
     # --- points and networks ---
 

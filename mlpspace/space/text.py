@@ -175,6 +175,18 @@ def quantity(text: str) -> float | None:
     return product if product == product and abs(product) != float("inf") else None
 
 
+_DURATION = re.compile(r"(\d+(\.\d+)?[dhms])+", re.ASCII)
+_SECONDS = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0}
+
+
+def duration(text: str) -> float | None:
+    """`90`, `90s`, `10m`, `1h30m` and `2d` in seconds; None where it is none."""
+    if _DURATION.fullmatch(text):
+        return sum(float(number) * _SECONDS[unit] for number, unit in re.findall(r"([\d.]+)([dhms])", text))
+    value = scalar(text)
+    return None if isinstance(value, str) or not 0 <= value < float("inf") else float(value)
+
+
 @dataclass(frozen=True, slots=True)
 class RangeText:
     """`low..high`, `low..high step n`, `low..high log`; either end may be missing in a requirement."""

@@ -1,0 +1,145 @@
+"""The replay engine: a search over a table, with simulated workers on simulated time.
+
+The same Search, sampler and rungs as on the real engines, thousands of trainings a minute: what is claimed of a
+search's quality is claimed from here. Time passes as the recorded trainings took it (as in Syne Tune's simulator,
+Salinas et al. 2022, https://proceedings.mlr.press/v188/salinas22a.html), so workers finish in the order they would.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+import time
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass, field
+
+from mlpspace.checkpoints import MemoryCheckpoints
+from mlpspace.measurement import Event, Progress
+from mlpspace.pareto import hypervolume
+from mlpspace.replay.simulation import NullMirror, NullWriter, SimulatedClock, events
+from mlpspace.replay.table import TableDomain
+from mlpspace.results import Limits, Result
+from mlpspace.sampling.base import Observation, Sampler, Suggestion
+from mlpspace.search import Search
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """A network that was trained to the last rung, with what was spent until then by all."""
+
+    costs: tuple[float, ...]
+    epochs: int
+    seconds: float  # simulated
+
+
+@dataclass(slots=True)
+class Replay:
+    """What came of one search."""
+
+    trained: list[Trained] = field(default_factory=list)  # in the order they ended
+    epochs: int = 0  # trained in all
+    seconds: float = 0.0  # simulated, with all workers
+    begun: int = 0  # trials
+    cpu_seconds: list[float] = field(default_factory=list)  # of each suggestion
+
+    def volume(self, worst: Sequence[float], *, trained: float = math.inf, epochs: float = math.inf) -> float:
+        """The hypervolume of the first so many networks, or of those that ended within so many epochs."""
+        told = [each.costs for i, each in enumerate(self.trained) if i < trained and each.epochs <= epochs]
+        return hypervolume(told, worst) if told else 0.0
+
+
+def run(
+    domain: TableDomain,
+    make: Callable[[TableDomain, int], Sampler],
+    *,
+    trials: int,
+    seed: int,
+    workers: int = 1,
+    epochs: float = math.inf,
+) -> Replay:
+    """One search over a table.
+
+    Args:
+        make: (domain, seed) -> sampler, such as a class of samplers.
+        trials: begun at most.
+        epochs: trained at most, all trials together.
+    """
+    told = Replay()
+    clock = SimulatedClock()
+
+    def observe(result: Result) -> None:
+        if result.costs is not None:
+            told.trained.append(Trained(result.costs, told.epochs, clock.now))
+
+    search = Search(
+        domain,
+        writer=NullWriter(),
+        trials=(),
+        sampler=_Timed(make(domain, seed), told.cpu_seconds),
+        mirror=NullMirror(),
+        shelf=MemoryCheckpoints(),
+        limits=Limits(trials=trials),
+        seed=seed,
+        clock=clock,
+        observe=observe,
+    )
+    _Workers(domain, search, clock, workers, told, epochs).work()
+    told.seconds = clock.now
+    return told
+
+
+class _Workers:
+    """They wait in a queue of what happens next: (time, order, trial, event, what comes after it)."""
+
+    def __init__(
+        self, domain: TableDomain, search: Search, clock: SimulatedClock, count: int, told: Replay, epochs: float
+    ) -> None:
+        self._domain, self._search, self._clock, self._told, self._epochs = domain, search, clock, told, epochs
+        self._idle = count
+        self._order = 0
+        self._queue: list[tuple[float, int, int, Event | None, Generator[tuple[float, Event], None, None]]] = []
+
+    def work(self) -> None:
+        while True:
+            while self._idle and (assignment := self._search.next_assignment()) is not None:
+                self._idle -= 1
+                self._told.begun += assignment.state is None
+                self._next(assignment.trial, events(self._domain.table, assignment))
+            if not self._queue:
+                return
+            self._clock.now, _, trial, event, coming = heapq.heappop(self._queue)
+            if event is None:
+                self._search.completed(trial)
+                self._idle += 1
+                continue
+            if isinstance(event, Progress) and event.accuracy is not None:
+                self._told.epochs += 1
+            if self._search.report(trial, event):
+                self._next(trial, coming)
+            else:
+                self._idle += 1
+            if self._told.epochs >= self._epochs:
+                return
+
+    def _next(self, trial: int, coming: Generator[tuple[float, Event], None, None]) -> None:
+        seconds, event = next(coming, (0.0, None))
+        self._order += 1
+        heapq.heappush(self._queue, (self._clock.now + seconds, self._order, trial, event, coming))
+
+
+class _Timed(Sampler):
+    """Another sampler, with the CPU seconds of each suggestion that was taken or not."""
+
+    def __init__(self, sampler: Sampler, seconds: list[float]) -> None:
+        super().__init__(sampler.domain, seed=sampler.seed)
+        self._sampler = sampler
+        self._seconds = seconds
+
+    def suggest(self, number: int, draw: int, seen: Sequence[Observation]) -> Suggestion:
+        begun = time.process_time()
+        suggestion = self._sampler.suggest(number, draw, seen)
+        self._seconds.append(time.process_time() - begun)
+        return suggestion
+
+    def worth(self, trial: Observation, seen: Sequence[Observation]) -> str | None:
+        return self._sampler.worth(trial, seen)

@@ -1,0 +1,121 @@
+"""What is kept of a training that pauses."""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from mlpspace.checkpoints import Checkpoints, MemoryCheckpoints, Shelf
+from mlpspace.errors import StudyError
+
+
+@pytest.fixture(params=["files", "memory"])
+def shelf(request: pytest.FixtureRequest, tmp_path: Path) -> Shelf:
+    return Checkpoints(tmp_path / "study" / "checkpoints") if request.param == "files" else MemoryCheckpoints()
+
+
+@contextmanager
+def files_of_at_most(size: int) -> Iterator[None]:
+    """The system refuses to write beyond so many bytes, in the middle of a file, as a full disk does."""
+    before, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (before, hard))
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(file.name for file in folder.iterdir())
+
+
+# --- on disk and in memory alike ---
+
+
+def test_what_is_put_is_what_one_gets(shelf: Shelf) -> None:
+    shelf.put(3, b"three")
+    shelf.put(14, b"")
+    assert (shelf.get(3), shelf.get(14), shelf.get(4)) == (b"three", b"", None)
+
+
+def test_the_latest_state_is_the_one_that_counts(shelf: Shelf) -> None:
+    shelf.put(3, b"after rung 0, the longer one")
+    shelf.put(3, b"after rung 1")
+    assert shelf.get(3) == b"after rung 1"
+
+
+def test_what_is_dropped_is_gone_and_may_be_dropped_again(shelf: Shelf) -> None:
+    shelf.put(3, b"three")
+    shelf.put(4, b"four")
+    shelf.drop(3)
+    shelf.drop(3)
+    assert (shelf.get(3), shelf.get(4)) == (None, b"four")
+
+
+def test_all_but_some_are_cleared(shelf: Shelf) -> None:
+    shelf.clear_except([1])  # nothing was kept yet
+    for trial in (1, 2, 11):
+        shelf.put(trial, b"state")
+    shelf.clear_except({11, 99})
+    assert [trial for trial in (1, 2, 11, 99) if shelf.get(trial) is not None] == [11]
+
+
+# --- files ---
+
+
+def test_a_folder_is_made_only_when_there_is_something_to_keep(tmp_path: Path) -> None:
+    folder = tmp_path / "checkpoints"
+    shelf = Checkpoints(folder)
+    shelf.drop(1)
+    shelf.clear_except([])
+    assert shelf.get(1) is None
+    assert not folder.exists()
+
+
+def test_another_process_finds_what_one_kept(tmp_path: Path) -> None:
+    Checkpoints(tmp_path).put(7, b"state")
+    assert Checkpoints(tmp_path).get(7) == b"state"
+
+
+def test_a_full_disk_is_told_and_leaves_the_state_before(tmp_path: Path) -> None:
+    shelf = Checkpoints(tmp_path / "checkpoints")
+    shelf.put(7, b"before")
+    with files_of_at_most(4096), pytest.raises(StudyError) as told:
+        shelf.put(7, bytes(2_000_000))
+    assert str(told.value) == (
+        f"{tmp_path}/checkpoints: the checkpoint of trial 7, 2.0 MB, cannot be kept: {os.strerror(errno.EFBIG)}.\n"
+        "  Make room there, or make the folder writable, and type the same command again: the study goes on, and\n"
+        "  loses at most what was being trained."
+    )
+    assert shelf.get(7) == b"before"
+    assert names(tmp_path / "checkpoints") == ["7.pt"]
+
+
+def test_a_process_that_ends_while_writing_leaves_the_state_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shelf = Checkpoints(tmp_path)
+    shelf.put(7, b"before")
+
+    def ends(*args: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "fsync", ends)
+    with pytest.raises(KeyboardInterrupt):
+        shelf.put(7, b"half of what there was to write")
+    assert shelf.get(7) == b"before"
+    shelf.clear_except([7])
+    assert names(tmp_path) == ["7.pt"]
+
+
+@pytest.mark.parametrize("use", [lambda shelf: shelf.put(1, b"x"), lambda shelf: shelf.get(1)])
+def test_a_folder_that_is_none_is_told(tmp_path: Path, use: object) -> None:
+    (tmp_path / "checkpoints").write_text("a file of somebody")
+    with pytest.raises(StudyError, match=r"checkpoints: the checkpoint of trial 1.* cannot be (kept|read): "):
+        use(Checkpoints(tmp_path / "checkpoints"))  # type: ignore[operator]
