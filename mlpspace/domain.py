@@ -6,6 +6,8 @@ holds for the same code on a space.
 
 from __future__ import annotations
 
+import functools
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
@@ -104,6 +106,9 @@ class SpaceDomain:
         self.keep = space.fidelity.keep
         self.dimensions = tuple(space.dimensions())
         self._data_path = data_path
+        # asked again and again of the same candidates, thousands a suggestion
+        self._counts = functools.lru_cache(maxsize=8192)(self._profile)
+        self._recipe_text = functools.lru_cache(maxsize=256)(Recipe.to_json)
 
     def candidate(self, choose: Choose) -> Candidate:
         return self.space.candidate(choose)
@@ -117,7 +122,7 @@ class SpaceDomain:
         return self.broken(candidate.architecture)
 
     def key(self, candidate: Candidate) -> Key:
-        return candidate.architecture.id, candidate.recipe.to_json()
+        return candidate.architecture.id, self._recipe_text(candidate.recipe)
 
     def known(self, candidate: Candidate) -> Mapping[str, float]:
         counts = self.counts(candidate.architecture)
@@ -127,12 +132,15 @@ class SpaceDomain:
         counts = self.counts(candidate.architecture)
         depth = sum(stage.depth for stage in candidate.architecture.stages)
         told = (counts.params, counts.macs, counts.activations, counts.tokens, depth)
-        return [float(np.log(max(1, number))) for number in told]
+        return [math.log(max(1, number)) for number in told]
 
     # --- what only a search asks for ---
 
     def counts(self, architecture: Architecture) -> Profile:
         """Params, MACs, activations, tokens at the task's resolution."""
+        return self._counts(architecture)
+
+    def _profile(self, architecture: Architecture) -> Profile:
         return profile(architecture, self.space.resolution, self.space.classes)
 
     def broken(self, architecture: Architecture) -> str | None:

@@ -433,7 +433,7 @@ class Search:
         running.values[measured.metric] = measured
         if measured.metric != "accuracy":
             running.seen.known[measured.metric] = measured.value
-            running.seen.disturbed |= measured.disturbed
+            running.seen.disturbed = any(each.disturbed for each in running.values.values())
             return True
         assert measured.rung is not None
         running.seen.accuracy[measured.rung] = measured.value
@@ -675,6 +675,8 @@ class Search:
         state = None if running.is_repeat else self._shelf.get(assignment.trial)
         if state is None:
             return assignment
+        if running.seen.disturbed:  # it is cheap to measure, so while there is a chance it is measured again
+            return dataclasses.replace(assignment, state=state)
         return dataclasses.replace(assignment, state=state, throughput_batch=None)
 
     def _begin(self, running: Running) -> None:

@@ -33,7 +33,7 @@ ROWS = (
     ("engines",),
     ("report", "status", "plot", "papers_table", "plot_mixing", "retraining", "subjects", "machine_profile"),
     ("profile_table",),
-    ("survey", "live"),
+    ("survey", "live", "replayed"),
     ("driver",),
     ("cli",),
     ("__init__", "__main__"),

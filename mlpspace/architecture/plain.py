@@ -28,14 +28,14 @@ TABLES: dict[str, dict[str, type[Any]]] = {
 def to_dict(value: Any) -> dict[str, Any]:
     """A dataclass of the language as plain values; one of a kind from a table carries its name under "kind"."""
     told: dict[str, Any] = {}
-    for f in dataclasses.fields(value):
-        inner = getattr(value, f.name)
-        if f.name in TABLES:
-            told[f.name] = {"kind": kind_of(TABLES[f.name], inner), **to_dict(inner)}
-        elif f.name == "stages":
-            told[f.name] = [to_dict(stage) for stage in inner]
+    for name in value.__dataclass_fields__:
+        inner = getattr(value, name)
+        if name in TABLES:
+            told[name] = {"kind": kind_of(TABLES[name], inner), **to_dict(inner)}
+        elif name == "stages":
+            told[name] = [to_dict(stage) for stage in inner]
         else:
-            told[f.name] = inner
+            told[name] = inner
     return told
 
 

@@ -66,4 +66,8 @@ def _part(table: dict[str, type[Any]], part: Any) -> list[str]:
 
 def kind_of(table: dict[str, type[Any]], value: Any) -> str:
     """The name under which the kind of `value` stands in `table`."""
-    return next(name for name, kind in table.items() if type(value) is kind)
+    kind = type(value)
+    for name, each in table.items():
+        if each is kind:
+            return name
+    raise AssertionError(f"{kind} is in no table")

@@ -40,7 +40,7 @@ class Replay:
     epochs: int = 0  # trained in all
     seconds: float = 0.0  # simulated, with all workers
     begun: int = 0  # trials
-    cpu_seconds: list[float] = field(default_factory=list)  # of each suggestion
+    cpu_seconds: list[float] = field(default_factory=list)  # of each time that the sampler was asked something
 
     def volume(self, worst: Sequence[float], *, trained: float = math.inf, epochs: float = math.inf) -> float:
         """The hypervolume of the first so many networks, or of those that ended within so many epochs."""
@@ -128,7 +128,7 @@ class _Workers:
 
 
 class _Timed(Sampler):
-    """Another sampler, with the CPU seconds of each suggestion that was taken or not."""
+    """Another sampler, with the CPU seconds of each answer."""
 
     def __init__(self, sampler: Sampler, seconds: list[float]) -> None:
         super().__init__(sampler.domain, seed=sampler.seed)
@@ -142,4 +142,7 @@ class _Timed(Sampler):
         return suggestion
 
     def worth(self, trial: Observation, seen: Sequence[Observation]) -> str | None:
-        return self._sampler.worth(trial, seen)
+        begun = time.process_time()
+        reason = self._sampler.worth(trial, seen)
+        self._seconds.append(time.process_time() - begun)
+        return reason

@@ -25,10 +25,6 @@ class Place:
     by: tuple[str, ...] = ()  # names of earlier columns; none: it always exists
     where: frozenset[tuple[Value, ...]] = frozenset()  # values of `by`; None for what does not exist itself
 
-    def exists(self, point: Mapping[str, Value]) -> bool:
-        """Whether it exists, given the dimensions before it."""
-        return not self.by or tuple(map(point.get, self.by)) in self.where
-
     @property
     def condition(self) -> str | None:
         """As a person reads it; equal for dimensions that exist together."""
@@ -46,15 +42,21 @@ class Place:
 def walk(places: Sequence[Place], choose: Choose) -> Point:
     """The point that `choose` decides, asked once for each dimension that exists."""
     point: Point = {}
-    for place in places:
-        if place.exists(point):
-            point[place.dim.name] = choose(place.dim)
+    for place in places:  # a sampler comes here thousands of times for one suggestion
+        dim = place.dim
+        if not place.by or tuple(map(point.get, place.by)) in place.where:
+            point[dim.name] = choose(dim)
     return point
+
+
+def is_empty(cell: str) -> bool:
+    """Nothing stands there, or what programs write for nothing."""
+    return cell.strip().lower() in ("", "nan")
 
 
 def values_of(cells: Sequence[str]) -> list[Value]:
     """The cells of one column as values: whole numbers, numbers or texts, None for empty ones."""
-    filled = [cell.strip() for cell in cells]
+    filled = ["" if is_empty(cell) else cell.strip() for cell in cells]
     for kind in (int, float):
         try:
             told = [kind(cell) if cell else None for cell in filled]
@@ -110,7 +112,7 @@ def _rule(column: Sequence[Value], settled: Mapping[str, Sequence[Value]]) -> _R
     """The fewest settled columns whose values say whether a cell is empty, with the values where it is not.
 
     Up to two are tried; then all, less those that are not needed. Columns that tell the rows apart can say anything
-    of them: a rule has at most half as many cases as there are rows.
+    of them: one column must have a value twice, several at most half as many cases as there are rows.
     """
     filled = [value is not None for value in column]
 
@@ -119,7 +121,7 @@ def _rule(column: Sequence[Value], settled: Mapping[str, Sequence[Value]]) -> _R
         for case, there in zip(zip(*(settled[name] for name in by), strict=True), filled, strict=True):
             if cases.setdefault(case, there) != there:
                 return None
-        if len(cases) > max(2, len(filled) // 2):
+        if len(cases) > (len(filled) - 1 if len(by) == 1 else len(filled) // 2):
             return None
         return by, frozenset(case for case, there in cases.items() if there)
 

@@ -26,7 +26,7 @@ from mlpspace.measurement import Assignment
 from mlpspace.objectives import Objective
 from mlpspace.pareto import Floats, hypervolume, pareto_front
 from mlpspace.recipe import Recipe
-from mlpspace.replay.columns import Place, values_of
+from mlpspace.replay.columns import Place, is_empty, values_of
 from mlpspace.replay.listed import ListedTable
 from mlpspace.space.dims import Choice, Choose, Span, Value, word
 from mlpspace.space.space import Candidate, Point
@@ -135,7 +135,7 @@ def read_csv(
         curves: columns of the accuracy after epoch 1, 2, ... of the training; `accuracy` must be the last of them.
         epoch_seconds: column of the training time of one epoch; without one an epoch takes a second.
 
-    Rows without accuracy or cost (a training that failed) are left out.
+    Rows without accuracy or cost (a training that failed) are left out. "nan" is an empty cell too.
 
     Raises:
         TableError: no such file or column, a cell that is no number, a cost that has no logarithm.
@@ -152,7 +152,7 @@ def read_csv(
         )
     at = {name: i for i, name in enumerate(header)}
     measured = [accuracy, cost, *curves]
-    rows = [(line, row) for line, row in rows if all(row[at[name]].strip() for name in measured)]
+    rows = [(line, row) for line, row in rows if not any(is_empty(row[at[name]]) for name in measured)]
     if not rows:
         raise TableError(f'{path} has no row with both "{accuracy}" and "{cost}".')
 
@@ -229,6 +229,11 @@ class TableDomain:
                 f"Rungs {', '.join(map(str, self.epochs))}: {table.name} has accuracies after epoch {told}."
             )
         self._recipe = Recipe()
+        self._words = {
+            (place.dim.name, value): f"{place.dim.name}={word(value)}"
+            for place in table.places
+            for value in place.dim.values
+        }
 
     def candidate(self, choose: Choose) -> Candidate:
         return self._candidate(self.table.point(choose))
@@ -286,7 +291,7 @@ class TableDomain:
         )
 
     def _candidate(self, point: Point) -> Candidate:
-        row = Row(" ".join([f"{name}={word(value)}" for name, value in point.items()]), point)
+        row = Row(" ".join([self._words[each] for each in point.items()]), point)
         return Candidate(point, cast(Architecture, row), self._recipe)
 
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -26,7 +27,7 @@ from mlpspace.sampling.model import Model
 from mlpspace.sampling.moves import cross, mutate
 from mlpspace.space.space import Candidate
 
-START = 12  # trials chosen without a model, spread over the cheap objective
+START = 10  # trials chosen without a model, spread over the cheap objective
 RANDOM = 300  # random candidates of a pool
 ROUNDS = 3  # of evolution
 BRED = 240  # new candidates of a round
@@ -47,9 +48,14 @@ class Default(Sampler):
     def __init__(self, domain: Domain, *, seed: int) -> None:
         super().__init__(domain, seed=seed)
         self._encoder = Encoder(domain)
+        self._blas: Any = None
         self._cheap = [objective for objective in domain.objectives if objective.metric != "accuracy"]
 
     def suggest(self, number: int, draw: int, seen: Sequence[Observation]) -> Suggestion:
+        with self._one_thread():
+            return self._suggest(number, draw, seen)
+
+    def _suggest(self, number: int, draw: int, seen: Sequence[Observation]) -> Suggestion:
         rng = np.random.default_rng([self.seed, number, draw])
         # one that was set aside after it was measured is known but not trained: it may be chosen again
         taken = {trial.key for trial in seen if trial.accuracy or trial.state != "stopped"}
@@ -73,12 +79,22 @@ class Default(Sampler):
         if trial.gain is None or trial.candidate is None or trial.disturbed:
             return None
         others = [each for each in seen if each.number != trial.number]
-        model = Model(self.domain, self._encoder, [*others, dataclasses.replace(trial, state="stopped")])
-        gain = float(model.gain([trial.candidate])[0])
+        with self._one_thread():
+            model = Model(self.domain, self._encoder, [*others, dataclasses.replace(trial, state="stopped")])
+            gain = float(model.gain([trial.candidate])[0])
         if gain >= LEAST * trial.gain:
             return None
         told = ", ".join(f"{each.metric} {trial.known[each.metric]:.4g}" for each in self._cheap)
         return f"measured {told}: it would gain {gain:.2g}, not {trial.gain:.2g}"
+
+    def _one_thread(self) -> Any:
+        """The driver leaves the cores to the workers; on small matrices a second thread is no help anyway."""
+        if self._blas is None:
+            import scipy.linalg  # noqa: F401 - brings a BLAS of its own, which is to be found here
+            from threadpoolctl import ThreadpoolController
+
+            self._blas = ThreadpoolController()
+        return self._blas.limit(limits=1, user_api="blas")
 
     # --- without a model ---
 
@@ -136,13 +152,20 @@ class _Fresh:
     def __init__(self, domain: Domain, taken: set[Key]) -> None:
         self._domain = domain
         self._taken = set(taken)
+        self._points: set[frozenset[tuple[str, object]]] = set()
 
     def takes(self, candidate: Candidate) -> bool:
-        key = self._domain.key(candidate)
+        point = frozenset(candidate.point.items())
+        if point in self._points:
+            return False
+        self._points.add(point)
+        if self._domain.refusal(candidate) is not None:
+            return False
+        key = self._domain.key(candidate)  # last, as it is the dearest of these
         if key in self._taken:
             return False
         self._taken.add(key)
-        return self._domain.refusal(candidate) is None
+        return True
 
 
 def _breed(

@@ -23,6 +23,7 @@ class Encoder:
         self._dims = [dim for dim, _ in domain.dimensions]
         self._tables = [_table(dim) for dim in self._dims]
         self._columns = {dim.name: i for i, dim in enumerate(self._dims)}
+        self._of_trials: dict[int, Inputs] = {}
 
     def rows(self, candidates: Sequence[Candidate]) -> Inputs:
         """The arrays of n candidates, traits as they are: see `settled`."""
@@ -34,6 +35,13 @@ class Encoder:
                 codes[i, column], places[i, column] = self._code(column, value)
         traits = np.array([self._domain.traits(candidate) for candidate in candidates], dtype=float)
         return Inputs(codes, places, traits.reshape(len(candidates), -1))
+
+    def trials(self, numbered: Sequence[tuple[int, Candidate]]) -> Inputs:
+        """The arrays of trials, each of which is encoded once."""
+        new = [(number, candidate) for number, candidate in numbered if number not in self._of_trials]
+        for number, candidate in new:
+            self._of_trials[number] = self.rows([candidate])
+        return together([self._of_trials[number] for number, _ in numbered])
 
     def _code(self, column: int, value: Value) -> tuple[int, float]:
         table = self._tables[column]

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
-MOST_TO_FIT = 250  # points that relevances are fitted on: the price of a step grows with their cube
-STEPS = 40  # of the fit
+MOST_TO_FIT = 200  # points that relevances are fitted on: the price of a step grows with their cube
+STEPS = 30  # of the fit
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,21 +106,24 @@ def fit(inputs: Inputs, values: Floats, noise: Floats) -> Relevances:
     if len(inputs) < 3:
         return Relevances(centre, dimensions, traits)
     values = values - values.mean()
-    differ = [(inputs.codes[:, d, None] != inputs.codes[None, :, d]).astype(float) for d in range(dimensions)]
-    squares = [(inputs.places[:, d, None] - inputs.places[None, :, d]) ** 2 for d in range(dimensions)]
-    apart = [(inputs.traits[:, t, None] - inputs.traits[None, :, t]) ** 2 for t in range(traits)]
-    distances = np.stack([*differ, *squares, *apart]).reshape(2 * dimensions + traits, -1)
-    lines = inputs.traits @ inputs.traits.T if traits else np.zeros((len(inputs),) * 2)
-    agree = np.stack(differ).reshape(dimensions, -1) if dimensions else np.zeros((0, len(inputs) ** 2))
+    differ = np.stack([inputs.codes[:, d, None] != inputs.codes[None, :, d] for d in range(dimensions)] or [])
+    away = [*inputs.places.T, *inputs.traits.T]
+    # single precision: what is limited here is how fast memory is read
+    apart = np.array([(column[:, None] - column[None, :]) ** 2 for column in away], dtype=np.float32)
     n = len(inputs)
+    agree = differ.reshape(dimensions, n * n).astype(np.float32)
+    distances = np.concatenate([agree, apart.reshape(-1, n * n)])
+    used = np.flatnonzero(distances.any(axis=1))  # what does not vary has no say, and keeps the prior's relevance
+    distances = distances[used]
+    lines = inputs.traits @ inputs.traits.T
     extra = np.diag(noise + 1e-6)
 
     def cost(theta: Floats) -> tuple[float, Floats]:
         weights = np.exp(theta[: 2 * dimensions + traits])
         scale, flat, slope, own = np.exp(theta[-4:])
-        product = scale * np.exp(-(weights @ distances)).reshape(n, n)
+        product = scale * np.exp(-(weights[used].astype(np.float32) @ distances).reshape(n, n).astype(np.float64))
         shares = _shares(weights, dimensions)
-        mixed = flat * (1 - (shares @ agree).reshape(n, n)) if dimensions else np.zeros((n, n))
+        mixed = flat * (1 - (shares.astype(np.float32) @ agree).reshape(n, n).astype(np.float64))
         covariance = product + mixed + slope * lines + extra + own * np.eye(n)
         try:
             factor = np.linalg.cholesky(covariance)
@@ -131,11 +134,10 @@ def fit(inputs: Inputs, values: Floats, noise: Floats) -> Relevances:
         outer = 0.5 * (inverse - np.outer(alpha, alpha))
         off = (theta - centre) / spread
         total = 0.5 * values @ alpha + np.log(np.diag(factor)).sum() + 0.5 * off @ off
-        slopes = np.empty_like(theta)
-        slopes[: len(weights)] = -weights * (distances @ (outer * product).ravel())
-        if dimensions:  # the shares follow the Hamming relevances
-            each = agree @ outer.ravel()
-            slopes[:dimensions] += -flat * shares * (each - shares @ each)
+        slopes = np.zeros_like(theta)
+        slopes[used] = -weights[used] * (distances @ (outer * product).ravel().astype(np.float32))
+        each = agree @ outer.ravel().astype(np.float32)
+        slopes[:dimensions] += -flat * shares * (each - shares @ each)  # the shares follow the Hamming relevances
         slopes[-4] = (outer * product).sum()
         slopes[-3] = (outer * mixed).sum()
         slopes[-2] = slope * (outer * lines).sum()
@@ -170,19 +172,29 @@ def _shares(weights: Floats, dimensions: int) -> Floats:
 
 
 def _kernel(theta: Floats, first: Inputs, second: Inputs) -> Floats:
-    dimensions, traits = first.codes.shape[1], first.traits.shape[1]
-    weights = np.exp(theta[: 2 * dimensions + traits])
+    dimensions = first.codes.shape[1]
+    weights = np.exp(theta[:-4])
     scale, flat, slope, _ = np.exp(theta[-4:])
-    exponent = np.zeros((len(first), len(second)))
-    mixed = np.zeros((len(first), len(second)))
-    shares = _shares(weights, dimensions) if dimensions else weights[:0]
-    for d in range(dimensions):
-        differ = first.codes[:, d, None] != second.codes[None, :, d]
-        exponent += weights[d] * differ
-        mixed += shares[d] * differ
+    own = weights[:dimensions]
+    # how often two points agree is a product of matrices with a column for each value of each dimension
+    marks, others, column = _marked(first.codes, second.codes)
+    agree = (marks * own[column]) @ others.T
+    exponent = own.sum() - agree
     exponent += _squared(first.places, second.places, weights[dimensions : 2 * dimensions])
     exponent += _squared(first.traits, second.traits, weights[2 * dimensions :])
-    return scale * np.exp(-exponent) + flat * (1 - mixed) + slope * (first.traits @ second.traits.T)
+    mixed = flat * agree / own.sum()
+    return scale * np.exp(-exponent) + mixed + slope * (first.traits @ second.traits.T)
+
+
+def _marked(first: NDArray[np.int32], second: NDArray[np.int32]) -> tuple[Floats, Floats, NDArray[np.int64]]:
+    """(n, V) and (m, V) marks of the V values of all dimensions, and the dimension of each value."""
+    both = np.concatenate([first, second]) + 1
+    sizes = both.max(axis=0) + 1
+    column = np.repeat(np.arange(both.shape[1]), sizes)
+    starts = np.cumsum(sizes) - sizes
+    marks = np.zeros((len(both), int(sizes.sum())))
+    marks[np.arange(len(both))[:, None], both + starts] = 1.0
+    return marks[: len(first)], marks[len(first) :], column
 
 
 def _diagonal(theta: Floats, inputs: Inputs) -> Floats:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,7 +49,7 @@ class Model:
         self._cheap = [objective for objective in self.objectives if objective.metric != "accuracy"]
         self._last = len(domain.epochs) - 1
         self._trials = [(trial, trial.candidate) for trial in seen if trial.candidate is not None]
-        inputs = encoder.rows([candidate for _, candidate in self._trials])
+        inputs = encoder.trials([(trial.number, candidate) for trial, candidate in self._trials])
         self._centre, self._spread = inputs.traits.mean(0), np.maximum(inputs.traits.std(0), 1e-6)
         self._inputs = settled(inputs, self._centre, self._spread)
         self._measured = {trial.key[0]: trial.known for trial in seen if not trial.disturbed}
@@ -74,7 +74,7 @@ class Model:
     def gain(self, candidates: Sequence[Candidate]) -> Floats:
         """The hypervolume that each is expected to add, times the chance that it can be trained: (n,)."""
         inputs = self._settled(candidates)
-        values, errors = self.costs(candidates, inputs)
+        values, errors = self.costs(self._told(candidates), inputs)
         if self._accuracy is None:  # nothing that training tells is an objective
             every = np.column_stack([_costs(objective, values[objective.metric]) for objective in self._cheap])
             gain = expected_gain(every[:, 0], np.full(len(every), 1e-12), every[:, 1:], self._believed, self.corner)
@@ -92,18 +92,22 @@ class Model:
             total += weight * expected_gain(-accuracy.mean, accuracy.sd, known, self._believed, self.corner)
         return total * self._chance(inputs)
 
-    def costs(self, candidates: Sequence[Candidate], inputs: Inputs) -> tuple[dict[str, Floats], dict[str, Floats]]:
+    def costs(
+        self, told: Sequence[Mapping[str, float]], inputs: Inputs
+    ) -> tuple[dict[str, Floats], dict[str, Floats]]:
         """Metric -> (n,) values of the objectives that take no training; and the error of their logarithms, 0 where
-        they are known."""
+        they are known.
+
+        Args:
+            told: what is known of each of n candidates.
+            inputs: the same candidates.
+        """
         values: dict[str, Floats] = {}
         errors: dict[str, Floats] = {}
-        told = [
-            {**self._domain.known(each), **self._measured.get(self._domain.key(each)[0], {})} for each in candidates
-        ]
         for objective in self._cheap:
             metric = objective.metric
             value = np.array([each.get(metric, np.nan) for each in told])
-            error = np.zeros(len(candidates))
+            error = np.zeros(len(told))
             unknown = np.isnan(value)
             if unknown.any():
                 predictor = self._predictors.get(metric)
@@ -122,7 +126,7 @@ class Model:
         if self._accuracy is not None:
             accuracy = self._accuracy.predict(inputs)
             told = [f"accuracy {accuracy.mean[0]:.1f} ± {accuracy.sd[0]:.1f} %"]
-        values, errors = self.costs([candidate], inputs)
+        values, errors = self.costs(self._told([candidate]), inputs)
         for metric, value in values.items():
             about = f" ± {100 * errors[metric][0]:.0f} % predicted" if errors[metric][0] else ""
             told.append(f"{metric} {value[0]:.4g}{about}")
@@ -136,6 +140,13 @@ class Model:
 
     # --- how it learns ---
 
+    def _told(self, candidates: Sequence[Candidate]) -> list[Mapping[str, float]]:
+        """What is known of candidates: by arithmetic, and of networks that were measured before."""
+        if not self._predictors:
+            return [self._domain.known(each) for each in candidates]
+        domain = self._domain
+        return [{**domain.known(each), **self._measured.get(domain.key(each)[0], {})} for each in candidates]
+
     def _settled(self, candidates: Sequence[Candidate]) -> Inputs:
         return settled(self._encoder.rows(candidates), self._centre, self._spread)
 
@@ -143,11 +154,9 @@ class Model:
         """Of the logarithm of what a device measures; nothing where arithmetic knows it."""
         if metric in self._domain.known(self._trials[0][1]):
             return
-        rows = [
-            i for i, (trial, _) in enumerate(self._trials) if trial.known.get(metric, 0) > 0 and not trial.disturbed
-        ]
-        if len(rows) < 3:
-            rows = [i for i, (trial, _) in enumerate(self._trials) if trial.known.get(metric, 0) > 0]
+        known = [i for i, (trial, _) in enumerate(self._trials) if trial.known.get(metric, 0) > 0]
+        calm = [i for i in known if not self._trials[i][0].disturbed]
+        rows = (calm if len(calm) >= 3 else known)[-MOST_TO_LEARN // 2 :]  # the latest are most like those to come
         if len(rows) < 3:
             return
         logs = np.log([self._trials[i][0].known[metric] for i in rows])
@@ -205,7 +214,8 @@ class Model:
 
     def _own_costs(self) -> Floats:
         """(trials, m - 1) of the trials themselves."""
-        values, _ = self.costs([candidate for _, candidate in self._trials], self._inputs)
+        told = [self._domain.known(candidate) if trial.disturbed else trial.known for trial, candidate in self._trials]
+        values, _ = self.costs(told, self._inputs)
         return np.array([_costs(each, values[each.metric]) for each in self._cheap]).reshape(len(self._cheap), -1).T
 
     def _learn_failures(self) -> _Scaled | None:
@@ -214,6 +224,7 @@ class Model:
         failed = np.array([self._trials[i][0].state == "infeasible" for i in rows])
         if not failed.any():
             return None
+        rows, failed = rows[-MOST_TO_LEARN // 2 :], failed[-MOST_TO_LEARN // 2 :]
         return _learn(self._inputs.take(np.array(rows)), 1.0 - failed, np.full(len(rows), 0.01))
 
     def _chance(self, inputs: Inputs) -> Floats:
