@@ -8,7 +8,6 @@ error messages all follow from it.
 from __future__ import annotations
 
 import dataclasses
-import functools
 import math
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeAlias
@@ -134,7 +133,15 @@ def default_of(kind: type[Any], name: str) -> Any:
     return next(f.default for f in dataclasses.fields(kind) if f.name == name)
 
 
-@functools.cache  # asked for each part of each candidate
+_SCALAR_FIELDS: dict[type[Any], dict[str, Takes]] = {}  # asked for each part of each candidate
+
+
 def scalar_fields(kind: type[Any]) -> dict[str, Takes]:
     """Name -> what it takes, for each field of a dataclass that was made with `takes`."""
+    if kind not in _SCALAR_FIELDS:
+        _SCALAR_FIELDS[kind] = _scalar_fields(kind)
+    return _SCALAR_FIELDS[kind]
+
+
+def _scalar_fields(kind: type[Any]) -> dict[str, Takes]:
     return {f.name: f.metadata["takes"] for f in dataclasses.fields(kind) if "takes" in f.metadata}

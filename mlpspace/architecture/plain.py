@@ -25,10 +25,19 @@ TABLES: dict[str, dict[str, type[Any]]] = {
 """Each part of an architecture that is one of several kinds, with their names."""
 
 
+_NAMES: dict[type[Any], tuple[str, ...]] = {}  # of fields; asked for each part of each candidate
+
+
+def _names(kind: type[Any]) -> tuple[str, ...]:
+    if kind not in _NAMES:
+        _NAMES[kind] = tuple(f.name for f in dataclasses.fields(kind))
+    return _NAMES[kind]
+
+
 def to_dict(value: Any) -> dict[str, Any]:
     """A dataclass of the language as plain values; one of a kind from a table carries its name under "kind"."""
     told: dict[str, Any] = {}
-    for name in value.__dataclass_fields__:
+    for name in _names(type(value)):
         inner = getattr(value, name)
         if name in TABLES:
             told[name] = {"kind": kind_of(TABLES[name], inner), **to_dict(inner)}

@@ -78,6 +78,9 @@ class Default(Sampler):
         """Whether its measured costs leave enough of the gain that it was chosen for."""
         if trial.gain is None or trial.candidate is None or trial.disturbed:
             return None
+        known = self.domain.known(trial.candidate)
+        if all(objective.metric in known for objective in self._cheap):
+            return None  # nothing was measured that was not known
         others = [each for each in seen if each.number != trial.number]
         with self._one_thread():
             model = Model(self.domain, self._encoder, [*others, dataclasses.replace(trial, state="stopped")])
