@@ -75,8 +75,6 @@ class GaussianProcess:
         covariance = _kernel(theta, inputs, inputs) + np.diag(own)
         self._factor: Floats = np.asarray(np.linalg.cholesky(covariance), dtype=np.float64)
         self._alpha = _solve(self._factor, values - self._shift)
-        self._own = own
-        self._values = values
 
     def predict(self, inputs: Inputs) -> Posterior:
         """Mean and standard deviation of the noiseless value at new points."""
@@ -86,12 +84,6 @@ class GaussianProcess:
         half = _forward(self._factor, cross.T)
         variance = _diagonal(theta, inputs) - np.einsum("ij,ij->j", half, half)
         return Posterior(mean, np.sqrt(np.maximum(variance, 1e-10)))
-
-    def left_out(self) -> Posterior:
-        """What it would say of each of its own points without that one (Rasmussen & Williams 2006, eq. 5.12)."""
-        inverse = _solve(self._factor, np.eye(len(self._values)))
-        spread = 1 / np.diag(inverse)
-        return Posterior(self._values - self._alpha * spread, np.sqrt(spread))
 
 
 def fit(inputs: Inputs, values: Floats, noise: Floats) -> Relevances:

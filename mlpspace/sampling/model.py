@@ -71,8 +71,11 @@ class Model:
 
     # --- what it says ---
 
-    def gain(self, candidates: Sequence[Candidate]) -> Floats:
-        """The hypervolume that each is expected to add, times the chance that it can be trained: (n,)."""
+    def gain(self, candidates: Sequence[Candidate], *, doubt: float = 1.0) -> Floats:
+        """The hypervolume that each is expected to add, times the chance that it can be trained: (n,).
+
+        `doubt`: how many times as uncertain as it believes the accuracy shall be taken to be.
+        """
         inputs = self._settled(candidates)
         values, errors = self.costs(self._told(candidates), inputs)
         if self._accuracy is None:  # nothing that training tells is an objective
@@ -89,12 +92,10 @@ class Model:
                 metric = objective.metric
                 known[:, column] = _costs(objective, values[metric] * np.exp(off.get(metric, 0.0) * errors[metric]))
             weight = float(np.prod([weight for _, weight in nodes]))
-            total += weight * expected_gain(-accuracy.mean, accuracy.sd, known, self._believed, self.corner)
+            total += weight * expected_gain(-accuracy.mean, doubt * accuracy.sd, known, self._believed, self.corner)
         return total * self._chance(inputs)
 
-    def costs(
-        self, told: Sequence[Mapping[str, float]], inputs: Inputs
-    ) -> tuple[dict[str, Floats], dict[str, Floats]]:
+    def costs(self, told: Sequence[Mapping[str, float]], inputs: Inputs) -> tuple[dict[str, Floats], dict[str, Floats]]:
         """Metric -> (n,) values of the objectives that take no training; and the error of their logarithms, 0 where
         they are known.
 
