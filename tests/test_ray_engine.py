@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from stubs import Session, evaluate, measurement
+from stubs import SPACE, Session, evaluate, measurement
 
 from mlpspace.engines import inline, ray_tune
 from mlpspace.errors import DataError
@@ -42,13 +42,21 @@ def _stand_in(name: str):
 
     cloudpickle.register_pickle_by_value(stubs)
     cloudpickle.register_pickle_by_value(sys.modules[__name__])
-    return {"plain": lambda: evaluate, "dying": lambda: _dying, "broken": lambda: _broken, "slow": lambda: _slow}[name]
+    made = {"plain": evaluate, "dying": _dying, "dying late": _dying_late, "broken": _broken, "slow": _slow}[name]
+    return lambda: made
 
 
 def _dying(assignment: Assignment, bounds: object) -> Iterator[Event]:
     if assignment.trial == 1 or (assignment.trial == 3 and assignment.attempt == 1):
         os.kill(os.getpid(), signal.SIGKILL)
     yield from evaluate(assignment, bounds)
+
+
+def _dying_late(assignment: Assignment, bounds: object) -> Iterator[Event]:
+    for event in evaluate(assignment, bounds):
+        if assignment.trial == 0 and assignment.state is None and getattr(event, "epoch", 0) == 4:
+            os.kill(os.getpid(), signal.SIGKILL)
+        yield event
 
 
 def _broken(assignment: Assignment, bounds: object) -> Iterator[Event]:
@@ -61,6 +69,30 @@ def _slow(assignment: Assignment, bounds: object) -> Iterator[Event]:
     for _ in range(600):
         time.sleep(0.1)
         yield Progress(phase="training", epochs=1)
+
+
+def test_at_rungs_trials_pause_and_any_worker_takes_them_up_where_they_stopped(tmp_path):
+    text = SPACE.replace("epochs: 2}", "rungs: {epochs: [2, 6, 18], keep: 1/3}}").replace("1..4", "1..8")
+    with Session(tmp_path / "ray", text=text, trials=30) as search:
+        run(search, _stand_in("plain"))
+        assert search.done
+    trials = Study(tmp_path / "ray").trials()
+    reached = [trial.measurements["accuracy"].epochs for trial in trials if "accuracy" in trial.measurements]
+    assert {2, 6, 18} == set(reached)
+    assert reached.count(18) < len(reached) / 2
+    for trial in trials:
+        epochs = trial.measurements["accuracy"].epochs if "accuracy" in trial.measurements else 0
+        assert [epoch for epoch, _, _ in trial.curve] == list(range(1, epochs + 1))
+        assert (trial.state == "complete") == (epochs == 18)
+
+
+def test_a_trial_whose_worker_dies_between_rungs_goes_on_from_its_checkpoint(tmp_path):
+    text = SPACE.replace("epochs: 2}", "rungs: {epochs: [2, 6], keep: 1/2}}")
+    with Session(tmp_path / "ray", text=text, trials=4) as search:
+        run(search, _stand_in("dying late"))
+    first = Study(tmp_path / "ray").trials()[0]
+    assert (first.state, first.attempt) == ("complete", 1)
+    assert [epoch for epoch, _, _ in first.curve] == [1, 2, 3, 4, 5, 6]
 
 
 def test_the_search_on_ray_tune_gives_what_the_inline_engine_gives(tmp_path):

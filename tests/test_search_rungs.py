@@ -220,20 +220,16 @@ def test_every_trial_says_why_it_was_chosen(tmp_path):
 
 def test_the_default_sampler_learns_which_networks_cannot_be_trained(tmp_path):
     def hungry(assignment: Assignment, bounds: object) -> Iterator[Event]:
-        if assignment.architecture.stages[0].width > 64:
+        if assignment.architecture.stages[0].norm == "layer":
             yield Failure("out of memory", "2.0 GB asked for")
         else:
             yield from evaluate(assignment, bounds)
 
-    with Session(
-        tmp_path / "run1", text=RUNGS.replace("rungs: {epochs: [2, 6, 18], keep: 1/3}", "epochs: 2"), trials=40
-    ) as search:
+    with Session(tmp_path / "run1", text=SPACE, trials=40) as search:
         run(search, hungry)
     trials = Study(tmp_path / "run1").trials()
-    early = np.mean([trial.state == "infeasible" for trial in trials[2:14]])
     late = np.mean([trial.state == "infeasible" for trial in trials[-20:]])
-    assert early > 0.1
-    assert late < early / 2
+    assert late <= 0.2, "half of all networks have that norm"
 
 
 # --- the end --------------------------------------------------------------------------------------------------------

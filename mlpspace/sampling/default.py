@@ -31,7 +31,6 @@ START = 12  # trials chosen without a model, spread over the cheap objective
 RANDOM = 300  # random candidates of a pool
 ROUNDS = 3  # of evolution
 BRED = 240  # new candidates of a round
-DOUBT = 2.0  # of every fifth suggestion: so many times as uncertain as the model says
 LEAST = 0.2  # share of the expected gain that must be left once the costs were measured
 
 
@@ -64,16 +63,14 @@ class Default(Sampler):
         if len(seen) < START or taught < 4:
             return self._start(len(seen), taken, rng)
         model = Model(self.domain, self._encoder, seen)
-        doubt = DOUBT if number % 5 == 4 else 1.0  # what a model is wrong about it will not find out by itself
-        pool = self._pool(model, taken, rng, doubt)
+        pool = self._pool(model, taken, rng)
         if not pool:
             return Suggestion(self.domain.draw(rng), "random: all that was bred is known already")
         bred, gain = pool
         chosen = bred[int(np.argmax(gain))]
-        promised = float(model.gain([chosen.candidate])[0])
-        told = f"{promised:.3g}" if doubt == 1.0 else f"{promised:.3g}, {gain.max():.3g} if the model is twice as wrong"
-        why = f"expected gain {told}: {model.words(chosen.candidate)}; {chosen.origin}"
-        return Suggestion(chosen.candidate, why, promised if doubt == 1.0 else None)
+        best = float(gain.max())
+        why = f"expected gain {best:.3g}: {model.words(chosen.candidate)}; {chosen.origin}"
+        return Suggestion(chosen.candidate, why, best)
 
     def worth(self, trial: Observation, seen: Sequence[Observation]) -> str | None:
         """Whether its measured costs leave enough of the gain that it was chosen for."""
@@ -125,14 +122,14 @@ class Default(Sampler):
         bred += _breed(self.domain, parents, BRED, rng, fresh)
         if not bred:
             return None
-        gain = model.gain([each.candidate for each in bred], doubt=doubt)
+        gain = model.gain([each.candidate for each in bred])
         for _ in range(ROUNDS - 1):
             top = np.argsort(-gain, kind="stable")[:12]
             elders = [(bred[i].candidate, bred[i].origin) for i in top]
             young = _breed(self.domain, elders, BRED, rng, fresh)
             if not young:
                 break
-            their_gain = model.gain([each.candidate for each in young], doubt=doubt)
+            their_gain = model.gain([each.candidate for each in young])
             bred, gain = bred + young, np.concatenate([gain, their_gain])
         return bred, gain
 

@@ -21,7 +21,7 @@ from mlpspace.space.space import Candidate
 
 MOST_TO_LEARN = 400  # trials that a process holds: its price grows with their cube
 NODES = ((-(3**0.5), 1 / 6), (0.0, 2 / 3), (3**0.5, 1 / 6))  # Gauss-Hermite: the mean of what hangs on a normal number
-LOW = -2.0  # spreads below the median; what lies lower is drawn near: how bad a hopeless network is, is no matter
+LOW = -0.7  # spreads below the median; what lies lower is drawn near: how bad a hopeless network is, is no matter
 FLOOR = 0.25  # quantile of the first accuracies
 UNLIKELY = 0.02  # the least chance that a candidate is given of being trained to its end
 
@@ -71,11 +71,8 @@ class Model:
 
     # --- what it says ---
 
-    def gain(self, candidates: Sequence[Candidate], *, doubt: float = 1.0) -> Floats:
-        """The hypervolume that each is expected to add, times the chance that it can be trained: (n,).
-
-        `doubt`: how many times as uncertain as it believes the accuracy shall be taken to be.
-        """
+    def gain(self, candidates: Sequence[Candidate]) -> Floats:
+        """The hypervolume that each is expected to add, times the chance that it can be trained: (n,)."""
         inputs = self._settled(candidates)
         values, errors = self.costs(self._told(candidates), inputs)
         if self._accuracy is None:  # nothing that training tells is an objective
@@ -92,7 +89,7 @@ class Model:
                 metric = objective.metric
                 known[:, column] = _costs(objective, values[metric] * np.exp(off.get(metric, 0.0) * errors[metric]))
             weight = float(np.prod([weight for _, weight in nodes]))
-            total += weight * expected_gain(-accuracy.mean, doubt * accuracy.sd, known, self._believed, self.corner)
+            total += weight * expected_gain(-accuracy.mean, accuracy.sd, known, self._believed, self.corner)
         return total * self._chance(inputs)
 
     def costs(self, told: Sequence[Mapping[str, float]], inputs: Inputs) -> tuple[dict[str, Floats], dict[str, Floats]]:
