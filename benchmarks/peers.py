@@ -1,12 +1,12 @@
 """Other people's samplers on a table, as their own users would run them: the peers of `search_quality.py`.
 
-Optuna's by ask and tell, with the cost as the second objective, in the settings that were strongest for them on most
-of seven tables (2026-11-21, Optuna 5.0, 3 to 5 seeds): TPE multivariate and in groups rather than univariate (0.93 to
-0.86 on NAS-Bench-Macro at 100 trained networks, 0.71 to 0.68 on Accel-NASBench); every dimension categorical, ordered
-ones too (TPE 0.71 to 0.66 on Accel-NASBench, GP 0.91 to 0.89 on NAS-Bench-Macro). A network that was trained already
-is answered from memory and told once more (otherwise TPE comes to 0.88 instead of 0.95 at 200 on a table with
-conditions, and to a little more on others); a combination that is not in the table is told FAIL, which Optuna leaves
-out. A sampler that comes to nothing new for `STUCK` proposals in a row gets a random network that is new.
+Optuna's by ask and tell, with the cost as the second objective, in settings chosen on up to five tables (2026-11-21,
+Optuna 5.0, 3 to 5 seeds), with mixed results: TPE multivariate and in groups rather than univariate (0.93 to 0.86 on
+NAS-Bench-Macro at 100 trained networks, 0.71 to 0.68 on Accel-NASBench); every dimension categorical, ordered ones too
+(TPE 0.71 to 0.66 on Accel-NASBench, GP 0.91 to 0.89 on NAS-Bench-Macro). A network that was trained already is
+answered from memory and told once more: told FAIL instead, TPE comes to 0.88 instead of 0.95 at 200 on a table with
+conditions, and to 0.03 or 0.04 more on two others. A combination that is not in the table is told FAIL, which Optuna
+leaves out. A sampler that comes to nothing new for `STUCK` proposals in a row gets a random network that is new.
 """
 
 from __future__ import annotations

@@ -19,6 +19,7 @@ from mlpspace.manifest import manifest
 from mlpspace.space import Space, load_space, read_space
 from mlpspace.space.reader import SAMPLERS
 from mlpspace.study import Study, Trial
+from mlpspace.trial import SET_ASIDE
 
 if TYPE_CHECKING:
     from mlpspace.domain import SpaceDomain
@@ -77,10 +78,8 @@ def search(file: str, folder: Path | None, options: Options, *, command: str, wr
             raise DataError(f"--data {name}=...: the space uses {space.fidelity.dataset}, not {name}.")
     study = _study_of(space, folder)
     total = options.trials or space.trials
-    if study is not None and _is_done(study, total):
-        done = len(study.trials())
-        asked = f"all {total} trials" if done == total else f"{done} trials, {total} were asked for,"
-        write(f"{study.folder}: {asked} are done; nothing was added. For more: --trials {2 * done}")
+    if study is not None and _is_done(study, space, total):
+        write(_nothing_added(study, total))
         return _outcome(study, space, total, options, file, interrupted=False, stopped=None)
     if study is not None and options.time_budget is not None and study.elapsed_seconds >= options.time_budget:
         reason = f"time budget reached: the study has taken {study.elapsed_seconds:,.0f} s"
@@ -92,9 +91,8 @@ def search(file: str, folder: Path | None, options: Options, *, command: str, wr
         study = _create(folder or _next_folder(), space, command, path)
         write(f"new study {study.folder}")
     else:
-        write(
-            f"going on with {study.folder}: {sum(t.state != 'running' for t in study.trials())} of {total} trials done"
-        )
+        done = sum(trial.state != "running" and trial.reason != SET_ASIDE for trial in study.trials())
+        write(f"going on with {study.folder}: {done} of {total} trials done")
     interrupted, stopped, exhausted = _run(
         study, space, options, total=total, data_path=path, command=command, write=write
     )
@@ -176,9 +174,23 @@ def _data_path_of(study: Study | None, dataset: str) -> str | None:
     return None if study is None else study.manifest.get("data", {}).get(dataset)
 
 
-def _is_done(study: Study, total: int) -> bool:
+def _is_done(study: Study, space: Space, total: int) -> bool:
+    """Whether that can be told at a glance. What waits at rungs and what is to be trained anew only a search knows."""
+    if len(space.fidelity.epochs) > 1 or space.fidelity.repeats_on_front:
+        return False
     trials = study.trials()
-    return len(trials) >= total and not any(trial.state == "running" for trial in trials)
+    return _trained(trials) >= total and not any(trial.state == "running" for trial in trials)
+
+
+def _trained(trials: list[Trial]) -> int:
+    """Those that count: a network that was set aside before training does not."""
+    return sum(trial.reason != SET_ASIDE for trial in trials)
+
+
+def _nothing_added(study: Study, total: int) -> str:
+    done = _trained(study.trials())
+    asked = f"all {total} trials" if done == total else f"{done} trials, {total} were asked for,"
+    return f"{study.folder}: {asked} are done; nothing was added. For more: --trials {2 * done}"
 
 
 # --- the session ----------------------------------------------------------------------------------------------------
@@ -235,12 +247,18 @@ def _run(
             observe=view.result,
         )
         view.search = search
+        if search.done:
+            view.note(_nothing_added(study, total))
         interrupt = stack.enter_context(_Interrupt(view.note))
         try:
-            _engine(search, options, interrupt)
+            if not search.done:
+                _engine(search, options, interrupt)
         except KeyboardInterrupt:
             interrupt.seen = True
-    return interrupt.seen, search.stopped or search.enough, search.exhausted
+    if search.enough is not None and not interrupt.seen:
+        hint = "To go on all the same, take `stop` out of the file's `search`, or make it more patient."
+        return False, f"Stopped, as {search.enough}.\n  {hint}", True
+    return interrupt.seen, search.stopped, search.exhausted
 
 
 @contextmanager
@@ -325,7 +343,8 @@ def _outcome(
     exhausted: bool = False,
 ) -> Outcome:
     trials: list[Trial] = study.trials()
-    done = sum(trial.state != "running" for trial in trials)
+    done = sum(trial.state != "running" and trial.reason != SET_ASIDE for trial in trials)
+    left = f"{stopped.rstrip('.')}.\n  {done} of {total} trials are done." if stopped and done < total else None
     words = ["mlpspace", "search", file]
     for name, path in options.data.items():
         words += ["--data", f"{name}={path}"]
@@ -346,6 +365,6 @@ def _outcome(
         complete=sum(trial.state == "complete" for trial in trials),
         total=total,
         interrupted=interrupted,
-        unfinished=f"{stopped.rstrip('.')}: {done} of {total} trials done." if stopped and done < total else None,
+        unfinished=left,
         go_on=None if exhausted else shlex.join(words),
     )

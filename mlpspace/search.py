@@ -32,14 +32,13 @@ from mlpspace.rungs import Rungs
 from mlpspace.sampling.base import Observation, Sampler, Suggestion
 from mlpspace.space.space import Candidate
 from mlpspace.stopping import Plateau
-from mlpspace.study import Trial
+from mlpspace.trial import SET_ASIDE, Trial
 
 MOST_DRAWS = 10_000  # refused in a row before a search gives up
 SAMPLER_DRAWS = 32  # of the sampler for one trial; when all of them are refused, random ones go on
 MOST_ATTEMPTS = 3  # a trial whose worker dies is given out again so often in all
 MOST_SET_ASIDE = 3  # in a row; the next candidate is trained whatever its cost turns out to be
 
-SET_ASIDE = "set aside before training"
 BEHIND = "cannot reach the front"
 
 

@@ -129,11 +129,12 @@ def text(told: Survey) -> str:
 
 
 def rungs_note(space: Space) -> str:
-    """What this version does with several rungs."""
+    """What the rungs of a space mean, in a line."""
+    first, *_, last = space.fidelity.epochs
     epochs = ", ".join(map(str, space.fidelity.epochs))
     return (
-        f"note: accuracy is measured after {epochs} epochs, but every trial trains to the last of them: "
-        "stopping at a rung (keep) is not there yet."
+        f"rungs: accuracy is compared after {epochs} epochs; {space.fidelity.keep:.0%} of the networks go on from each,"
+        f" so that most are trained for {first} epoch{'s' * (first > 1)}, not {last}."
     )
 
 

@@ -14,6 +14,9 @@ from mlpspace.recipe import Recipe
 Epoch = tuple[int, float | None, float | None]  # (epoch, loss, accuracy %)
 
 
+SET_ASIDE = "set aside before training"  # the reason of a network whose measured cost left too little to gain
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record(Measurement):
     """A measurement as the ledger holds it: with what else two of them must share to be compared."""

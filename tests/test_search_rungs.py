@@ -13,8 +13,9 @@ from stubs import SPACE, Session, evaluate, truth
 from mlpspace.engines import inline
 from mlpspace.front import front
 from mlpspace.measurement import Assignment, Event, Failure, Measurement
-from mlpspace.search import BEHIND, SET_ASIDE
+from mlpspace.search import BEHIND
 from mlpspace.study import Study
+from mlpspace.trial import SET_ASIDE
 
 RUNGS = (
     SPACE.replace("epochs: 2}", "rungs: {epochs: [2, 6, 18], keep: 1/3}}")
