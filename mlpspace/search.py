@@ -143,6 +143,7 @@ class Search:
         for trial in trials:
             self._remember(trial)
             labels.add(trial.label)
+        self._recall_growth(trials)
         self._shelf.clear_except({*self.running, *self.paused})
         # by label too: what a published network is may have been put right since the study began
         recipe = domain.default_recipe()
@@ -249,7 +250,7 @@ class Search:
     @property
     def results(self) -> list[Result]:
         """Of all trials that ended or wait at a rung; those set aside before training left out."""
-        return [result for result in self._results.values() if result.reason != SET_ASIDE]
+        return [result for result in list(self._results.values()) if result.reason != SET_ASIDE]
 
     def front(self) -> list[Result]:
         """The front so far, the most accurate (the first objective's best) first."""
@@ -267,7 +268,7 @@ class Search:
 
     def _comparable(self) -> list[Result]:
         """What is on the front or below it; disturbed measurements only while there are no others (as in `front`)."""
-        finished = [result for result in self._results.values() if result.costs is not None]
+        finished = [result for result in list(self._results.values()) if result.costs is not None]
         return [result for result in finished if not result.disturbed] or finished
 
     def seconds_left(self) -> float | None:
@@ -465,7 +466,7 @@ class Search:
     def _behind(self, running: Running, rung: int) -> str | None:
         """Why a trial cannot reach the front even at the top of what its accuracy may become; None if it can."""
         front = [result.costs for result in self._comparable()]
-        if not front:
+        if not front or running.seen.disturbed:  # a throughput beside other programs says nothing against a network
             return None
         forecast = Forecast([seen.accuracy for seen in self._seen], self._last)
         top = forecast.top(rung, running.seen.accuracy[rung])
@@ -551,7 +552,6 @@ class Search:
         if reason == SET_ASIDE:
             self._known.discard(seen.key)
             self._set_aside += 1
-        is_new = number not in self._results
         result = Result(
             number,
             running.assignment.architecture.describe(),
@@ -570,13 +570,30 @@ class Search:
         if complete:
             self._last_trained[number] = running
             self._trainings.setdefault(number, {0: measured.get("accuracy", math.nan)})
-        if self._plateau is not None and reason != SET_ASIDE and (is_new or complete):
-            self._plateau.update(self.hypervolume())
-            if self._plateau.reached and self.enough is None:
-                self.enough = self._why_enough(self._plateau)
+        if watch and state != "paused" and reason != SET_ASIDE:
+            self._watch_growth(self.hypervolume())
         if watch:
             self._observe(result)
         return result
+
+    def _watch_growth(self, volume: float) -> None:
+        """A trial has ended: does the hypervolume still grow?"""
+        if self._plateau is None:
+            return
+        self._plateau.update(volume)
+        if self._plateau.reached and self.enough is None:
+            self.enough = self._why_enough(self._plateau)
+
+    def _recall_growth(self, trials: Sequence[Trial]) -> None:
+        """The hypervolume as it grew in earlier sessions."""
+        ended = [each for each in trials if each.state in ("complete", "stopped", "infeasible")]
+        costs: list[tuple[float, ...]] = []
+        for trial in sorted(ended, key=lambda each: each.ended or each.started):
+            found = self._results[trial.number]
+            if found.costs is not None:
+                costs.append(found.costs)
+            if found.reason != SET_ASIDE:
+                self._watch_growth(hypervolume(np.array(costs), self._worst) if costs else 0.0)
 
     def _why_enough(self, plateau: Plateau) -> str:
         trials = max(1, round(self.trials_an_hour))
@@ -597,27 +614,35 @@ class Search:
         self._seen.append(running.seen)
         self._known.add(running.seen.key)
         unfinished = trial.state == "running" and self._last not in running.seen.accuracy
-        if unfinished:
+        waits = trial.state == "paused" or (unfinished and self._stands_at_a_rung(running))
+        if unfinished and not waits:
             self._again(running)
         for rung in sorted(running.seen.accuracy):
             costs = running.seen.costs(self.objectives, rung)
             if costs is not None and rung < self._last:
                 self._rungs.add(number, rung, costs)
-                if rung < max(running.seen.accuracy) or trial.state in ("running", "complete"):
+                if rung < max(running.seen.accuracy) or (trial.state in ("running", "complete") and not waits):
                     self._rungs.promote(number, rung)
             elif costs is not None:
                 self._rungs.add(number, rung, costs)
-        if trial.state == "running":
+        if trial.state == "running" and not waits:
             if not unfinished:
                 self._end(running, "complete")  # all was measured; only the word that it is complete was cut off
             return
-        if trial.state == "paused":
+        if waits:
             self.paused[number] = running
-        self._conclude(running, trial.state, trial.reason, trial.detail, watch=False)
+        self._conclude(running, "paused" if waits else trial.state, trial.reason, trial.detail, watch=False)
         if trial.state == "complete" and trial.repeats:
             for record in trial.repeats:
                 self._trainings[number][record.repeat] = record.value
             self._take_mean(number)
+
+    def _stands_at_a_rung(self, running: Running) -> bool:
+        """Whether it was cut off between a rung's measurement and the word on who goes on from there."""
+        reached = max(running.seen.accuracy, default=None)
+        if reached is None or running.label or len(running.curve) > self.domain.epochs[reached]:
+            return False
+        return self._shelf.get(running.assignment.trial) is not None
 
     def _recalled(self, trial: Trial) -> Running:
         counts = self.domain.counts(trial.architecture)
@@ -640,9 +665,9 @@ class Search:
             running.values[record.metric] = record
             if record.metric != "accuracy":
                 seen.known[record.metric] = record.value
-                seen.disturbed |= record.disturbed
             elif record.rung is not None:
                 seen.accuracy[record.rung] = record.value
+        seen.disturbed = any(each.disturbed for each in running.values.values())
         running.curve = [accuracy for _, _, accuracy in trial.curve if accuracy is not None]
         running.seconds = trial.seconds
         return running

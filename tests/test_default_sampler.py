@@ -119,6 +119,38 @@ def test_a_search_without_accuracy_among_its_objectives_needs_no_model_of_it():
     assert hypervolume(costs, [1e6, 1e7]) > hypervolume(costs[:START], [1e6, 1e7])
 
 
+@pytest.mark.parametrize(
+    "objectives",
+    [
+        "accuracy: {goal: maximize, worst: 10}",
+        "accuracy: {goal: maximize, worst: 10, scale: log}\n  macs: {goal: minimize, worst: 10M, scale: log}",
+        "accuracy: {worst: 10}\n  throughput: {worst: 100, scale: log}\n  params: {worst: 1M, scale: log}",
+        "accuracy: {worst: 99.9}\n  throughput: {worst: 99999, scale: log}",
+    ],
+)
+def test_it_suggests_whatever_the_objectives_are(objectives):
+    text = SPACE[: SPACE.index("objectives:")] + f"objectives:\n  {objectives}\n" + SPACE[SPACE.index("fidelity:") :]
+    domain = SpaceDomain(read_space(text))
+    sampler = make("default", domain, seed=0)
+    seen: list[Observation] = []
+    for number in range(START + 3):
+        suggestion = sampler.suggest(number, 0, seen)
+        assert suggestion.gain is None or np.isfinite(suggestion.gain)
+        seen.append(told(domain, suggestion, number))
+    assert len({trial.key for trial in seen}) == len(seen)
+
+
+def test_it_suggests_when_all_that_was_trained_broke_down_and_when_all_is_alike():
+    sampler = make("default", DOMAIN, seed=0)
+    broken: list[Observation] = []
+    for number in range(START + 3):
+        broken.append(told(DOMAIN, sampler.suggest(number, 0, broken), number, state="infeasible"))
+    alike: list[Observation] = []
+    for number in range(START + 3):
+        alike.append(told(DOMAIN, sampler.suggest(number, 0, alike), number, accuracy={0: 50.0}))
+    assert len({trial.key for trial in [*broken, *alike]}) > START
+
+
 def toy_table(rows: int) -> TableDomain:
     """The first `rows` of all codes of five dimensions, one of them conditional."""
     codes = [c for c in itertools.product(range(4), range(4), range(4), range(4), (0, 1, 2)) if c[0] or not c[4]]

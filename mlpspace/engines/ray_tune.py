@@ -114,6 +114,7 @@ class _Bridge:
             return False
         if not all(self.search.report(number, event) for event in result.get("events", ())):
             del self.numbers[trial_id]
+            self.deaths = 0
             return False
         if "fatal" in result:
             self.fatal = str(result["fatal"])

@@ -17,7 +17,7 @@ def make(name: str, domain: Domain, *, seed: int) -> Sampler:
     if ":" in name:
         from mlpspace.sampling import custom
 
-        return custom.load(name)(domain, seed=seed)
+        return custom.Guarded(name, domain, seed=seed)
     if name == "default":
         from mlpspace.sampling.default import Default
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import importlib
 import sys
+from collections.abc import Callable, Sequence
+from typing import Any
 
+from mlpspace.domain import Domain
 from mlpspace.errors import UserError
-from mlpspace.sampling.base import Sampler
+from mlpspace.sampling.base import Observation, Sampler, Suggestion
 
 
 class SamplerError(UserError):
@@ -46,6 +49,40 @@ def load(text: str) -> type[Sampler]:
         )
     kind: type[Sampler] = found
     return kind
+
+
+class Guarded(Sampler):
+    """Somebody's sampler, whose mistakes are told as theirs."""
+
+    def __init__(self, name: str, domain: Domain, *, seed: int) -> None:
+        super().__init__(domain, seed=seed)
+        self._name = name
+        self._theirs: Any = self._told(lambda: load(name)(domain, seed=seed), "when it was made")
+
+    def suggest(self, number: int, draw: int, seen: Sequence[Observation]) -> Suggestion:
+        found = self._told(lambda: self._theirs.suggest(number, draw, seen), f"in suggest, for trial {number}")
+        if not isinstance(found, Suggestion):
+            raise SamplerError(
+                f'sampler "{self._name}": suggest gave {type(found).__name__} for trial {number}, not a Suggestion.'
+            )
+        return found
+
+    def worth(self, trial: Observation, seen: Sequence[Observation]) -> str | None:
+        if not hasattr(self._theirs, "worth"):
+            return None
+        reason: str | None = self._told(lambda: self._theirs.worth(trial, seen), f"in worth, of trial {trial.number}")
+        return reason
+
+    def _told(self, call: Callable[[], Any], where: str) -> Any:
+        try:
+            return call()
+        except SamplerError:
+            raise
+        except Exception as error:  # whatever the user's code raises
+            raise SamplerError(
+                f'sampler "{self._name}" failed {where}: {type(error).__name__}: {error}\n'
+                "  Nothing that was measured is lost: the same command goes on."
+            ) from error
 
 
 def _is_sampler(value: object) -> bool:

@@ -59,8 +59,7 @@ class Default(Sampler):
         rng = np.random.default_rng([self.seed, number, draw])
         # one that was set aside after it was measured is known but not trained: it may be chosen again
         taken = {trial.key for trial in seen if trial.accuracy or trial.state != "stopped"}
-        taught = sum(bool(trial.accuracy) for trial in seen if trial.candidate is not None)
-        if len(seen) < START or taught < 4:
+        if len(seen) < START or _taught(seen) < 4:
             return self._start(len(seen), taken, rng)
         model = Model(self.domain, self._encoder, seen)
         pool = self._pool(model, taken, rng)
@@ -74,7 +73,7 @@ class Default(Sampler):
 
     def worth(self, trial: Observation, seen: Sequence[Observation]) -> str | None:
         """Whether its measured costs leave enough of the gain that it was chosen for."""
-        if trial.gain is None or trial.candidate is None or trial.disturbed:
+        if trial.gain is None or trial.candidate is None or trial.disturbed or _taught(seen) < 4:
             return None
         known = self.domain.known(trial.candidate)
         if all(objective.metric in known for objective in self._cheap):
@@ -145,6 +144,11 @@ class Default(Sampler):
                 if len(found) == count:
                     break
         return found
+
+
+def _taught(seen: Sequence[Observation]) -> int:
+    """How many trials say something of accuracy."""
+    return sum(bool(t.accuracy) and t.state != "infeasible" for t in seen if t.candidate is not None)
 
 
 class _Fresh:

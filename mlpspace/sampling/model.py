@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -45,12 +46,15 @@ class Model:
     def __init__(self, domain: Domain, encoder: Encoder, seen: Sequence[Observation]) -> None:
         self._domain = domain
         self._encoder = encoder
-        self.objectives = sorted(domain.objectives, key=lambda objective: objective.metric != "accuracy")
+        # accuracies are foretold in points, whatever scale their axis of the front has
+        linear = [dataclasses.replace(o, scale="linear") if o.metric == "accuracy" else o for o in domain.objectives]
+        self.objectives = sorted(linear, key=lambda objective: objective.metric != "accuracy")
         self._cheap = [objective for objective in self.objectives if objective.metric != "accuracy"]
         self._last = len(domain.epochs) - 1
         self._trials = [(trial, trial.candidate) for trial in seen if trial.candidate is not None]
         inputs = encoder.trials([(trial.number, candidate) for trial, candidate in self._trials])
-        self._centre, self._spread = inputs.traits.mean(0), np.maximum(inputs.traits.std(0), 1e-6)
+        spread = inputs.traits.std(0)
+        self._centre, self._spread = inputs.traits.mean(0), np.where(spread > 1e-6, spread, 1.0)
         self._inputs = settled(inputs, self._centre, self._spread)
         self._measured = {trial.key[0]: trial.known for trial in seen if not trial.disturbed}
         self._predictors: dict[str, _Scaled] = {}
@@ -90,7 +94,7 @@ class Model:
                 known[:, column] = _costs(objective, values[metric] * np.exp(off.get(metric, 0.0) * errors[metric]))
             weight = float(np.prod([weight for _, weight in nodes]))
             total += weight * expected_gain(-accuracy.mean, accuracy.sd, known, self._believed, self.corner)
-        return total * self._chance(inputs)
+        return np.nan_to_num(total * self._chance(inputs), nan=0.0, posinf=0.0)
 
     def costs(self, told: Sequence[Mapping[str, float]], inputs: Inputs) -> tuple[dict[str, Floats], dict[str, Floats]]:
         """Metric -> (n,) values of the objectives that take no training; and the error of their logarithms, 0 where
@@ -214,7 +218,9 @@ class Model:
         """(trials, m - 1) of the trials themselves."""
         told = [self._domain.known(candidate) if trial.disturbed else trial.known for trial, candidate in self._trials]
         values, _ = self.costs(told, self._inputs)
-        return np.array([_costs(each, values[each.metric]) for each in self._cheap]).reshape(len(self._cheap), -1).T
+        return (
+            np.array([_costs(each, values[each.metric]) for each in self._cheap]).reshape(len(self._cheap), len(told)).T
+        )
 
     def _learn_failures(self) -> _Scaled | None:
         """Of 1 for what was trained and 0 for what could not be; None where all could."""
