@@ -16,7 +16,7 @@ from mlpspace.errors import UserError
 from mlpspace.pareto import hypervolume
 from mlpspace.sampling import make
 from mlpspace.sampling.base import Observation, Sampler
-from mlpspace.sampling.custom import load
+from mlpspace.sampling.custom import Guarded, load
 from mlpspace.sampling.optuna_samplers import MODEL_DRAWS, POPULATION, STARTUP_TRIALS, Nsga2, Random, Tpe, distribution
 from mlpspace.space import read_space
 from mlpspace.space.dims import Choice, Span
@@ -298,7 +298,7 @@ def test_samplers_go_by_their_names(tmp_path, monkeypatch):
     (tmp_path / "my_broken_sampler.py").write_text("import no_such_thing_anywhere\n")
     monkeypatch.chdir(tmp_path)
     before = list(sys.path)
-    assert type(make("my_greedy_sampler:Greedy", SMALL, seed=0)).__name__ == "Greedy"
+    assert isinstance(make("my_greedy_sampler:Greedy", SMALL, seed=0), Guarded)
     assert sys.path == before
     for text, told in {
         "my_greedy_sampler:Gredy": "has no Gredy. It has the samplers Greedy.",
