@@ -99,10 +99,10 @@ def moasha(domain: TableDomain, seed: int) -> Iterator[Found]:
     With a priority of its own making: that of Syne Tune 0.16 gives the order where the scheduler takes ranks (row
     numbers, the best row's first), so that who goes on is next to chance.
     """
-    from syne_tune.backend.trial_status import Trial  # type: ignore[import-not-found]
-    from syne_tune.config_space import randint  # type: ignore[import-not-found]
-    from syne_tune.optimizer.scheduler import SchedulerDecision  # type: ignore[import-not-found]
-    from syne_tune.optimizer.schedulers.multiobjective.moasha import MOASHA  # type: ignore[import-not-found]
+    from syne_tune.backend.trial_status import Trial
+    from syne_tune.config_space import randint
+    from syne_tune.optimizer.scheduler import SchedulerDecision
+    from syne_tune.optimizer.schedulers.multiobjective.moasha import MOASHA
 
     names = [objective.metric for objective in domain.objectives]
     last = domain.epochs[-1]
@@ -142,8 +142,8 @@ def moasha(domain: TableDomain, seed: int) -> Iterator[Found]:
 
 def ranked() -> Any:
     """What MOASHA describes: fronts peeled off one by one, each in the order of an epsilon net."""
-    from syne_tune.optimizer.schedulers.multiobjective.multiobjective_priority import MOPriority  # type: ignore[import-not-found]
-    from syne_tune.optimizer.schedulers.multiobjective.non_dominated_priority import (  # type: ignore[import-not-found]
+    from syne_tune.optimizer.schedulers.multiobjective.multiobjective_priority import MOPriority
+    from syne_tune.optimizer.schedulers.multiobjective.non_dominated_priority import (
         compute_epsilon_net,
         nondominated_sort,
     )

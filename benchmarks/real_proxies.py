@@ -18,7 +18,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from mlpspace.objectives import costs
+from mlpspace.objectives import corner, costs
 from mlpspace.pareto import hypervolume
 from mlpspace.space import load_space
 from mlpspace.study import Study
@@ -40,7 +40,7 @@ def searched(folder: Path, sampler: str, seed: int, data: list[str]) -> Study:
 def volumes(study: Study) -> list[float]:
     """The hypervolume after each network that was trained to the end."""
     objectives = load_space(SPACE).objectives
-    worst = [objective.cost(objective.worst) for objective in objectives]
+    worst = corner(objectives)
     metrics = [objective.metric for objective in objectives]
     found = []
     for trial in study.trials():

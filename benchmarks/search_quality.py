@@ -38,13 +38,14 @@ from pathlib import Path
 import numpy as np
 import peers
 import torch
-from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+from threadpoolctl import threadpool_limits
 
 from mlpspace.engines import replay
 from mlpspace.errors import UserError
+from mlpspace.objectives import corner
 from mlpspace.pareto import hypervolume
 from mlpspace.replay.quadratic import QuadraticTable
-from mlpspace.replay.table import Table, TableDomain, best_volume, corner, read_csv
+from mlpspace.replay.table import Table, TableDomain, best_volume, read_csv
 from mlpspace.sampling import Sampler
 from mlpspace.sampling import make as make_sampler
 
@@ -108,7 +109,7 @@ def run(problem: Problem, name: str, seed: int) -> Run:
     return Run(tuple(shares), cpu_seconds)
 
 
-def make(name: str, domain: TableDomain, seed: int) -> Sampler:
+def make(name: str, domain: TableDomain, *, seed: int) -> Sampler:
     return make_sampler("default" if name == "full" else name, domain, seed=seed)
 
 

@@ -16,6 +16,7 @@ class Shelf(Protocol):
     """Where the states of paused trainings are kept: trial -> `measurement.Checkpoint.state`, the latest alone."""
 
     def put(self, trial: int, state: bytes) -> None: ...
+    def has(self, trial: int) -> bool: ...
     def get(self, trial: int) -> bytes | None: ...
     def drop(self, trial: int) -> None: ...
     def clear_except(self, trials: Collection[int]) -> None: ...
@@ -49,6 +50,10 @@ class Checkpoints:
             with contextlib.suppress(OSError):
                 beside.unlink()
             raise self._refused(f"the checkpoint of trial {trial}, {_size(state)}, cannot be kept", error) from error
+
+    def has(self, trial: int) -> bool:
+        """Whether a state is kept, without reading it: it may be hundreds of MB."""
+        return self._file(trial).is_file()
 
     def get(self, trial: int) -> bytes | None:
         """The state of a trial; None if none is kept."""
@@ -96,6 +101,10 @@ class MemoryCheckpoints:
     def put(self, trial: int, state: bytes) -> None:
         """Keep a trial's state, in place of the one it had."""
         self.states[trial] = state
+
+    def has(self, trial: int) -> bool:
+        """Whether a state is kept."""
+        return trial in self.states
 
     def get(self, trial: int) -> bytes | None:
         """The state of a trial; None if none is kept."""

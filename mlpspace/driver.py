@@ -72,7 +72,7 @@ def search(file: str, folder: Path | None, options: Options, *, command: str, wr
         raise UserError(f'--device "{options.device}" is not known. Known: auto, cpu, cuda, cuda:1 and so on.')
     space = load_space(file)
     if options.sampler is not None:
-        _check_sampler(options.sampler)
+        check_sampler(options.sampler)
     for name in options.data:
         if name != space.fidelity.dataset:
             raise DataError(f"--data {name}=...: the space uses {space.fidelity.dataset}, not {name}.")
@@ -91,7 +91,7 @@ def search(file: str, folder: Path | None, options: Options, *, command: str, wr
         study = _create(folder or _next_folder(), space, command, path)
         write(f"new study {study.folder}")
     else:
-        done = sum(trial.state != "running" and trial.reason != SET_ASIDE for trial in study.trials())
+        done = _done(study.trials())
         write(f"going on with {study.folder}: {done} of {total} trials done")
     interrupted, stopped, exhausted = _run(
         study, space, options, total=total, data_path=path, command=command, write=write
@@ -99,7 +99,7 @@ def search(file: str, folder: Path | None, options: Options, *, command: str, wr
     return _outcome(study, space, total, options, file, interrupted=interrupted, stopped=stopped, exhausted=exhausted)
 
 
-def _check_sampler(name: str) -> None:
+def check_sampler(name: str) -> None:
     """Before anything is made: is there such a sampler?"""
     if ":" in name:
         from mlpspace.sampling import custom
@@ -180,6 +180,11 @@ def _is_done(study: Study, space: Space, total: int) -> bool:
         return False
     trials = study.trials()
     return _trained(trials) >= total and not any(trial.state == "running" for trial in trials)
+
+
+def _done(trials: list[Trial]) -> int:
+    """Those that count and ended, or wait at a rung."""
+    return _trained([trial for trial in trials if trial.state != "running"])
 
 
 def _trained(trials: list[Trial]) -> int:
@@ -343,7 +348,7 @@ def _outcome(
     exhausted: bool = False,
 ) -> Outcome:
     trials: list[Trial] = study.trials()
-    done = sum(trial.state != "running" and trial.reason != SET_ASIDE for trial in trials)
+    done = _done(trials)
     left = f"{stopped.rstrip('.')}.\n  {done} of {total} trials are done." if stopped and done < total else None
     words = ["mlpspace", "search", file]
     for name, path in options.data.items():

@@ -17,7 +17,7 @@ import numpy as np
 
 from mlpspace import pareto
 from mlpspace.front_probability import front_probabilities
-from mlpspace.objectives import METRICS, Objective, costs
+from mlpspace.objectives import METRICS, Objective, corner, costs
 from mlpspace.study import Record, Study, Trial
 
 
@@ -133,7 +133,7 @@ def front(study: Study | Iterable[Trial], objectives: tuple[Objective, ...], *, 
         objectives=objectives,
         entries=tuple(entries[i] for i in np.lexsort(table.T[::-1])),
         left_out=dict(left_out.most_common()),
-        hypervolume=pareto.hypervolume(table, [objective.cost(objective.worst) for objective in objectives]),
+        hypervolume=pareto.hypervolume(table, corner(objectives)),
         rung=rung if trained else None,
         epochs=next(epochs, None) if trained else None,
         partial=trained and rung is not None and not any(t.state == "complete" and t.rung == rung for t in feasible),

@@ -9,11 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlpspace import pareto
+from mlpspace.pareto import Floats
 
 DRAWS = 2000  # a probability of one half is then known to one percentage point
 _CERTAIN = 4.5  # standard errors: of 2,000 draws of 100 networks, one lies as far out as that
-
-Floats = NDArray[np.float64]
 
 
 def front_probabilities(

@@ -6,7 +6,7 @@ Inside mlpspace everything is a cost, smaller is better; the sign flips here and
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 
@@ -49,6 +49,11 @@ class Objective:
         return float(-value if self.goal == "maximize" else value)
 
 
-def costs(objectives: tuple[Objective, ...], values: Mapping[str, float]) -> tuple[float, ...]:
+def corner(objectives: Sequence[Objective]) -> tuple[float, ...]:
+    """The hypervolume's reference point, as costs."""
+    return tuple(objective.cost(objective.worst) for objective in objectives)
+
+
+def costs(objectives: Sequence[Objective], values: Mapping[str, float]) -> tuple[float, ...]:
     """The costs of one network, one for each objective, in their order."""
     return tuple(objective.cost(values[objective.metric]) for objective in objectives)

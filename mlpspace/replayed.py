@@ -11,10 +11,10 @@ import numpy as np
 
 from mlpspace import sampling
 from mlpspace.engines.replay import run
+from mlpspace.objectives import corner
 from mlpspace.pareto import hypervolume
 from mlpspace.replay.recorded import Ended
-from mlpspace.replay.table import TableDomain, best_volume, corner
-from mlpspace.sampling import Sampler
+from mlpspace.replay.table import TableDomain, best_volume
 
 SHARES = (0.1, 0.25, 0.5, 1.0)  # of the epochs that training every network to the end takes
 
@@ -43,10 +43,13 @@ def compare(
     """A line for the recorded study, where there is one, then one for each sampler."""
     marks = [share * trials * domain.epochs[-1] for share in SHARES]
     worst, full = corner(domain.objectives), best_volume(domain.table)
-    found = [_recorded(own, marks, worst.tolist(), full)] if own else []
+    found = [_recorded(own, marks, worst, full)] if own else []
     for name in samplers:
-        runs = [run(domain, partial(_make, name), trials=trials, seed=seed, workers=workers) for seed in range(seeds)]
-        volumes = np.array([[each.volume(worst.tolist(), epochs=mark) / full for mark in marks] for each in runs])
+        runs = [
+            run(domain, partial(sampling.make, name), trials=trials, seed=seed, workers=workers)
+            for seed in range(seeds)
+        ]
+        volumes = np.array([[each.volume(worst, epochs=mark) / full for mark in marks] for each in runs])
         found.append(
             Line(
                 name,
@@ -58,10 +61,6 @@ def compare(
             )
         )
     return found
-
-
-def _make(name: str, domain: TableDomain, seed: int) -> Sampler:
-    return sampling.make(name, domain, seed=seed)
 
 
 def _recorded(own: Sequence[Ended], marks: Sequence[float], worst: Sequence[float], full: float) -> Line:

@@ -25,6 +25,7 @@ from mlpspace.domain import Enqueued, Key, SearchDomain
 from mlpspace.errors import UserError
 from mlpspace.forecast import Forecast
 from mlpspace.measurement import Assignment, Checkpoint, Event, Failure, Measurement, Progress
+from mlpspace.objectives import corner
 from mlpspace.pareto import hypervolume, pareto_front
 from mlpspace.recipe import Recipe
 from mlpspace.results import Limits, Result, Running
@@ -32,7 +33,7 @@ from mlpspace.rungs import Rungs
 from mlpspace.sampling.base import Observation, Sampler, Suggestion
 from mlpspace.space.space import Candidate
 from mlpspace.stopping import Plateau
-from mlpspace.trial import SET_ASIDE, Trial
+from mlpspace.trial import SET_ASIDE, Trial, standing
 
 MOST_DRAWS = 10_000  # refused in a row before a search gives up
 SAMPLER_DRAWS = 32  # of the sampler for one trial; when all of them are refused, random ones go on
@@ -126,7 +127,7 @@ class Search:
         self._begun = clock()
         self._metrics = [objective.metric for objective in self.objectives]
         self._last = len(domain.epochs) - 1
-        self._worst = np.array([objective.cost(objective.worst) for objective in self.objectives])
+        self._worst = np.array(corner(self.objectives))
         self._rungs = Rungs(len(domain.epochs), domain.keep, self._worst)
         self._seen: list[Observation] = []  # by number
         self._results: dict[int, Result] = {}
@@ -198,9 +199,8 @@ class Search:
             running.checkpoint = event
         else:
             self._writer.record(running.assignment, event)
-            if (
-                running.checkpoint is not None and not running.is_repeat
-            ):  # only now: a state says less than its measurement
+            # only now: a state says less than its measurement
+            if running.checkpoint is not None and not running.is_repeat:
                 self._shelf.put(number, running.checkpoint.state)
             running.checkpoint = None
             goes_on = self._measured(running, event)
@@ -457,9 +457,8 @@ class Search:
         self._rest(running)
         self.paused[number] = running
         running.seen.state = "paused"
-        epochs = self.domain.epochs[rung]
-        self._writer.finish(number, "paused", None, None)
-        self._mirror.pause(number, f"paused at rung {rung}, {epochs} epochs")
+        self._writer.finish(number, "paused")
+        self._mirror.pause(number, standing("paused", rung, self.domain.epochs[rung], None))
         self._conclude(running, "paused", None, None)
         return False
 
@@ -515,7 +514,7 @@ class Search:
         self._writer.finish(number, state, reason, detail)
         result = self._conclude(running, state, reason, detail)
         if state == "stopped":
-            self._mirror.pause(number, f"stopped: {reason}")
+            self._mirror.pause(number, standing(state, result.rung, result.epochs, reason))
         else:
             raw = None if result.costs is None else [result.values[metric] for metric in self._metrics]
             self._mirror.finish(number, raw, reason)
@@ -619,12 +618,12 @@ class Search:
             self._again(running)
         for rung in sorted(running.seen.accuracy):
             costs = running.seen.costs(self.objectives, rung)
-            if costs is not None and rung < self._last:
-                self._rungs.add(number, rung, costs)
-                if rung < max(running.seen.accuracy) or (trial.state in ("running", "complete") and not waits):
-                    self._rungs.promote(number, rung)
-            elif costs is not None:
-                self._rungs.add(number, rung, costs)
+            if costs is None:
+                continue
+            self._rungs.add(number, rung, costs)
+            went_on = rung < max(running.seen.accuracy) or (trial.state in ("running", "complete") and not waits)
+            if went_on and rung < self._last:
+                self._rungs.promote(number, rung)
         if trial.state == "running" and not waits:
             if not unfinished:
                 self._end(running, "complete")  # all was measured; only the word that it is complete was cut off
@@ -642,7 +641,7 @@ class Search:
         reached = max(running.seen.accuracy, default=None)
         if reached is None or running.label or len(running.curve) > self.domain.epochs[reached]:
             return False
-        return self._shelf.get(running.assignment.trial) is not None
+        return self._shelf.has(running.assignment.trial)
 
     def _recalled(self, trial: Trial) -> Running:
         counts = self.domain.counts(trial.architecture)
@@ -682,7 +681,7 @@ class Search:
         assignment = running.assignment
         seen = running.seen
         attempt = assignment.attempt
-        if self._shelf.get(assignment.trial) is None:
+        if not self._shelf.has(assignment.trial):
             attempt += 1
             running.curve.clear()
             seen.accuracy.clear()

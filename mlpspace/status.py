@@ -12,7 +12,7 @@ from typing import Any
 from mlpspace.front import Front
 from mlpspace.report import duration, epochs_text, networks
 from mlpspace.study import Study
-from mlpspace.trial import Trial
+from mlpspace.trial import SET_ASIDE, Trial
 
 
 def status(study: Study, found: Front, *, now: float | None = None) -> dict[str, Any]:
@@ -24,7 +24,7 @@ def status(study: Study, found: Front, *, now: float | None = None) -> dict[str,
     """
     trials = study.trials()
     running = [trial for trial in trials if trial.state == "running"]
-    set_aside = [trial for trial in trials if trial.state == "stopped" and trial.rung is None]  # count as no trials
+    set_aside = [trial for trial in trials if trial.reason == SET_ASIDE]  # count as no trials
     states = Counter(trial.state for trial in trials if trial not in set_aside)
     seen = study.last_seen
     return {

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from commands import mlpspace
 from hand_made import COUNTS, an_assignment, measured
 from stubs import SPACE, Session, evaluate, failing
 
@@ -17,19 +18,6 @@ from mlpspace.engines import inline
 from mlpspace.study import Study
 
 ROOT = Path(__file__).parents[1]
-
-
-def mlpspace(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
-    """Exit code, stdout and stderr of one command, run in this process."""
-    before = sys.argv
-    sys.argv = ["mlpspace", *map(str, arguments)]
-    try:
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-    finally:
-        sys.argv = before
-    out, err = capsys.readouterr()
-    return int(ended.value.code or 0), out, err
 
 
 @pytest.fixture

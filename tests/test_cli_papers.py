@@ -7,24 +7,12 @@ import json
 import sys
 
 import pytest
+from commands import mlpspace
 
-from mlpspace import cli, papers, papers_table
+from mlpspace import papers, papers_table
 from mlpspace.papers import Measured, Paper
 from mlpspace.proof import Proof
 from mlpspace.space.architecture_reader import read_architecture
-
-
-def mlpspace(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
-    """Exit code, stdout and stderr of one command, run in this process."""
-    before = sys.argv
-    sys.argv = ["mlpspace", *map(str, arguments)]
-    try:
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-    finally:
-        sys.argv = before
-    out, err = capsys.readouterr()
-    return int(ended.value.code or 0), out, err
 
 
 @pytest.fixture

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
+from commands import mlpspace
 from stubs import SPACE, Session, evaluate
 
-from mlpspace import cli, sampling
+from mlpspace import sampling
 from mlpspace.engines import inline, replay
 from mlpspace.pareto import hypervolume
 from mlpspace.replay.listed import ListedTable
@@ -97,7 +97,7 @@ def test_every_network_is_trained_once_and_then_the_search_ends(tmp_path):
 def test_the_whole_table_has_the_volume_of_its_front(tmp_path):
     domain = curves(tmp_path)
     told = replay.run(domain, random, trials=24, seed=1)
-    worst = corner(domain.objectives).tolist()
+    worst = corner(domain.objectives)
     assert told.volume(worst) == pytest.approx(hypervolume(domain.table.front(), worst))
     assert told.volume(worst, trained=0) == 0.0
     assert told.volume(worst, epochs=5 * EPOCHS) == told.volume(worst, trained=5)
@@ -217,18 +217,6 @@ def test_a_study_with_next_to_nothing_trained_cannot_be_replayed(tmp_path, monke
 
 
 # --- the command ---
-
-
-def mlpspace(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
-    before = sys.argv
-    sys.argv = ["mlpspace", *map(str, arguments)]
-    try:
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-    finally:
-        sys.argv = before
-    out, err = capsys.readouterr()
-    return int(ended.value.code or 0), out, err
 
 
 def test_a_replayed_study_stands_beside_what_it_recorded(study, capsys):

@@ -175,7 +175,7 @@ def test_the_volume_of_the_front_is_that_of_another_library(tmp_path):
     rng = np.random.default_rng(1)
     text = "a,acc,cost\n" + "\n".join(f"{i},{rng.uniform(10, 90)},{rng.uniform(1, 100)}" for i in range(200))
     found = table(tmp_path, text, log_cost=True).table
-    worst = corner(found.objectives)
+    worst = np.array(corner(found.objectives))
     inside = found.costs[np.all(found.costs < worst, axis=1)]
     assert best_volume(found) == pytest.approx(compute_hypervolume(inside, worst))
 
@@ -300,7 +300,7 @@ def test_no_evolution_finds_more_than_the_front_of_accel_nasbench():
     assert found.size == pytest.approx(1.04e11, rel=0.01)
     rng = np.random.default_rng(7)
     codes = rng.integers(found.choices, size=(20_000, len(found.choices)))
-    worst = corner(found.objectives)
+    worst = np.array(corner(found.objectives))
     from mlpspace.pareto import hypervolume, rank
 
     def costs(codes: np.ndarray) -> np.ndarray:

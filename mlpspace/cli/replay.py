@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mlpspace.errors import UserError, did_you_mean
+from mlpspace.errors import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -76,9 +76,11 @@ def replay_command(
     mlpspace replay --table nets.csv --params depth,width --accuracy top1 --cost macs
     """
     from mlpspace import replayed
+    from mlpspace.driver import check_sampler
     from mlpspace.replay.table import TableDomain, read_csv
 
-    _check(samplers)
+    for sampler in samplers:
+        check_sampler(sampler)
     if (study is None) == (table is None):
         raise UserError("Say what to replay: mlpspace replay studies/run1, or mlpspace replay --table FILE.csv.")
     own: Sequence[Ended] = ()
@@ -121,14 +123,3 @@ def _epochs(told: Sequence[str]) -> tuple[int, ...] | None:
     if list(epochs) != sorted(set(epochs)) or min(epochs, default=1) < 1:
         raise UserError(f'--rungs "{",".join(told)}": epochs rise from rung to rung, such as 2,6,18.')
     return epochs or None
-
-
-def _check(samplers: Sequence[str]) -> None:
-    from mlpspace.sampling import custom
-    from mlpspace.space.reader import SAMPLERS
-
-    for name in samplers:
-        if ":" in name:
-            custom.load(name)
-        elif name not in SAMPLERS:
-            raise UserError(f'--sampler "{name}" is not known.{did_you_mean(name, SAMPLERS)}')

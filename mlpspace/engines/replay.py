@@ -50,7 +50,7 @@ class Replay:
 
 def run(
     domain: TableDomain,
-    make: Callable[[TableDomain, int], Sampler],
+    make: Callable[..., Sampler],
     *,
     trials: int,
     seed: int,
@@ -60,7 +60,7 @@ def run(
     """One search over a table.
 
     Args:
-        make: (domain, seed) -> sampler, such as a class of samplers.
+        make: (domain, seed=seed) -> sampler, such as a class of samplers.
         trials: begun at most.
         epochs: trained at most, all trials together.
     """
@@ -75,7 +75,7 @@ def run(
         domain,
         writer=NullWriter(),
         trials=(),
-        sampler=_Timed(make(domain, seed), told.cpu_seconds),
+        sampler=_Timed(make(domain, seed=seed), told.cpu_seconds),
         mirror=NullMirror(),
         shelf=MemoryCheckpoints(),
         limits=Limits(trials=trials),

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mlpspace.front import Entry, front
-from mlpspace.objectives import METRICS
+from mlpspace.objectives import METRICS, costs
 from mlpspace.replay.listed import ListedTable
 from mlpspace.replay.table import TableError
 from mlpspace.space.space import Space
@@ -60,23 +60,19 @@ def of_study(study: Study, space: Space) -> ListedTable:
 
 def recorded(study: Study, space: Space) -> list[Ended]:
     """What the study itself found, in the order in which its trials ended."""
-    costs = {entry.trial.number: _costs(entry, space) for entry in _entries(study, space)}
+    found = {entry.trial.number: costs(space.objectives, entry.values) for entry in _entries(study, space)}
     told, epochs = [], 0
     ended = [trial for trial in study.trials() if trial.ended is not None]
     begun = min((trial.started for trial in ended), default=0.0)
     for trial in sorted(ended, key=lambda trial: trial.ended or 0.0):
         epochs += _trained(trial)
-        told.append(Ended(costs.get(trial.number), epochs, ((trial.ended or begun) - begun) / 3600))
+        told.append(Ended(found.get(trial.number), epochs, ((trial.ended or begun) - begun) / 3600))
     return told
 
 
 def _entries(study: Study, space: Space) -> Sequence[Entry]:
     last = len(space.fidelity.epochs) - 1
     return [entry for entry in front(study, space.objectives, rung=last).entries if entry.trial.state == "complete"]
-
-
-def _costs(entry: Entry, space: Space) -> tuple[float, ...]:
-    return tuple(objective.cost(entry.values[objective.metric]) for objective in space.objectives)
 
 
 def _curve(entry: Entry, epochs: Sequence[int]) -> dict[int, float]:

@@ -60,19 +60,7 @@ def _accuracy(value: float, rung: int, epoch: int, seconds: float) -> Measuremen
 class NullWriter:
     """Keeps nothing: see `search.Writer`."""
 
-    def begin(
-        self,
-        assignment: Assignment,
-        *,
-        params: int,
-        macs: int,
-        tokens: int,
-        activations: int,
-        origin: str,
-        label: str | None = None,
-        point: Mapping[str, Any] | None = None,
-        why: str | None = None,
-    ) -> None: ...
+    def begin(self, assignment: Assignment, **row: Any) -> None: ...
     def record(self, assignment: Assignment, measured: Measurement) -> None: ...
     def record_progress(self, assignment: Assignment, told: Progress) -> None: ...
     def finish(self, number: int, state: str, reason: str | None = None, detail: str | None = None) -> None: ...

@@ -23,7 +23,7 @@ from mlpspace.counts import Profile
 from mlpspace.domain import Enqueued, Key
 from mlpspace.errors import UserError, did_you_mean
 from mlpspace.measurement import Assignment
-from mlpspace.objectives import Objective
+from mlpspace.objectives import Objective, corner
 from mlpspace.pareto import Floats, hypervolume, pareto_front
 from mlpspace.recipe import Recipe
 from mlpspace.replay.columns import Place, is_empty, values_of
@@ -71,11 +71,6 @@ class Table(Protocol):
 def best_volume(table: Table) -> float:
     """The hypervolume of the table's front: 1.0 of what the benchmark prints."""
     return hypervolume(table.front(), corner(table.objectives))
-
-
-def corner(objectives: Sequence[Objective]) -> Floats:
-    """The hypervolume's reference point, as costs."""
-    return np.array([objective.cost(objective.worst) for objective in objectives])
 
 
 @dataclass(frozen=True, slots=True)

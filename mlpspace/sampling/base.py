@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from mlpspace.domain import Domain, Key
-from mlpspace.objectives import Objective
+from mlpspace.objectives import Objective, costs
 from mlpspace.space.space import Candidate
 
 
@@ -34,7 +34,7 @@ class Observation:
             values = {**self.known, "accuracy": self.accuracy[rung]}
         if any(objective.metric not in values for objective in objectives):
             return None
-        return tuple(objective.cost(values[objective.metric]) for objective in objectives)
+        return costs(objectives, values)
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 
 from mlpspace.domain import Domain, Key
+from mlpspace.pareto import Floats
 from mlpspace.sampling.base import Observation, Sampler, Suggestion
 from mlpspace.sampling.encoder import Encoder
-from mlpspace.sampling.gaussian_process import Floats
 from mlpspace.sampling.model import Model
 from mlpspace.sampling.moves import cross, mutate
 from mlpspace.space.space import Candidate

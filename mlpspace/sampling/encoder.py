@@ -9,6 +9,7 @@ import numpy as np
 
 from mlpspace.domain import Domain
 from mlpspace.sampling.gaussian_process import Inputs
+from mlpspace.sampling.moves import ordered
 from mlpspace.space.dims import Choice, Span, Value
 from mlpspace.space.space import Candidate
 
@@ -74,8 +75,7 @@ def _table(dim: Choice | Span) -> Mapping[tuple[Value, bool], tuple[int, float]]
             return None
         values: list[Value] = [dim.value_at(i) for i in range(dim.count)]
         return {(value, False): (i, _place(dim, float(value))) for i, value in enumerate(values)}  # type: ignore[arg-type]
-    ordered = all(isinstance(value, int | float) and not isinstance(value, bool) for value in dim.values)
-    ranks = {value: i for i, value in enumerate(sorted(dim.values))} if ordered else {}  # type: ignore[type-var]
+    ranks = {value: i for i, value in enumerate(sorted(dim.values))} if ordered(dim) else {}  # type: ignore[type-var]
     last = max(1, len(dim.values) - 1)
     return {(value, type(value) is bool): (i, ranks.get(value, 0) / last) for i, value in enumerate(dim.values)}
 

@@ -12,11 +12,8 @@ and g is a staircase with a step at each network of the front. n candidates, f n
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
-from mlpspace.pareto import hypervolume, pareto_front
-
-Floats = NDArray[np.float64]
+from mlpspace.pareto import Floats, hypervolume, pareto_front
 
 
 def expected_gain(mean: Floats, sd: Floats, known: Floats, front: Floats, corner: Floats) -> Floats:

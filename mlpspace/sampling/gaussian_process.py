@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+from mlpspace.pareto import Floats
 
 MOST_TO_FIT = 200  # points that relevances are fitted on: the price of a step grows with their cube
 STEPS = 30  # of the fit

@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 
 from mlpspace.domain import Domain
 from mlpspace.forecast import Forecast
-from mlpspace.objectives import Objective
-from mlpspace.pareto import rank
+from mlpspace.objectives import Objective, corner
+from mlpspace.pareto import Floats, rank
 from mlpspace.sampling.base import Observation
 from mlpspace.sampling.encoder import Encoder, settled, together
 from mlpspace.sampling.expected_gain import expected_gain
-from mlpspace.sampling.gaussian_process import Floats, GaussianProcess, Inputs, Posterior
+from mlpspace.sampling.gaussian_process import GaussianProcess, Inputs, Posterior
 from mlpspace.space.space import Candidate
 
 MOST_TO_LEARN = 400  # trials that a process holds: its price grows with their cube
@@ -239,7 +239,7 @@ class Model:
     def _aim(self) -> Floats:
         """The corner to gain from. An accuracy that most random networks reach is no aim: a corner far below would
         have a search collect very cheap, hopeless networks."""
-        worst = np.array([objective.cost(objective.worst) for objective in self.objectives])
+        worst = np.array(corner(self.objectives))
         reached = [trial.accuracy[self._last] for trial, _ in self._trials[:40] if self._last in trial.accuracy]
         if self.objectives[0].metric == "accuracy" and len(reached) >= 4:
             worst[0] = min(worst[0], -float(np.quantile(reached[:20], FLOOR)))
