@@ -6,12 +6,14 @@ every record whose call had returned and no half of any other. Optuna's tables l
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
+import shlex
 import socket
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -37,9 +39,9 @@ from mlpspace.measurement import Assignment, Measurement, Progress
 
 
 def set_pragmas(connection: sqlite3.Connection) -> None:
-    """Readers never wait for the writer, and a commit costs no fsync: the file survives any kill of the process, and
-    a power cut loses at most the last commits. Neither holds on a network file system, where WAL does not work."""
-    for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "busy_timeout=30000", "foreign_keys=ON"):
+    """Readers never wait for the writer, and the file survives any kill of the process. Neither holds on a network file
+    system, where WAL does not work."""
+    for pragma in ("journal_mode=WAL", "busy_timeout=30000", "foreign_keys=ON"):
         connection.execute(f"PRAGMA {pragma}")
 
 
@@ -67,6 +69,22 @@ def check(connection: sa.Connection, database: Path) -> int:
             f" {VERSION}). It is left as it is.\n  To read it: pip install --upgrade mlpspace"
         )
     return int(version)
+
+
+def _check_pages(connection: sa.Connection, database: Path) -> None:
+    """To write to a damaged file damages it further. Takes some 5 ms for 10 MB.
+
+    Raises:
+        StudyError: SQLite finds the file damaged; nothing was changed.
+    """
+    found = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar_one()
+    if found == "ok":
+        return
+    saved = database.with_name("recovered.db")
+    raise StudyError(
+        f"{database} is damaged ({str(found).splitlines()[-1]}); it is left as it is.\n"
+        f"  To save what can be read: sqlite3 {shlex.quote(str(database))} .recover | sqlite3 {shlex.quote(str(saved))}"
+    )
 
 
 def not_a_study(database: Path, why: str = "") -> StudyError:
@@ -124,7 +142,13 @@ def driver_of(folder: Path) -> str | None:
 
 
 @contextmanager
-def writing(folder: Path, command: str, total: int | None, clock: Callable[[], float]) -> Iterator[Writer]:
+def writing(
+    folder: Path,
+    command: str,
+    total: int | None,
+    clock: Callable[[], float],
+    manifest: Mapping[str, Any] | None = None,
+) -> Iterator[Writer]:
     """The writer of the study in `folder`, and a new session of it."""
     with locked(folder):
         database = folder / "study.db"
@@ -132,6 +156,7 @@ def writing(folder: Path, command: str, total: int | None, clock: Callable[[], f
         try:
             with _transaction(engine, database) as connection:
                 check(connection, database)
+                _check_pages(connection, database)
                 bring_up_to_date(connection)
                 now = clock()
                 row = {
@@ -141,6 +166,7 @@ def writing(folder: Path, command: str, total: int | None, clock: Callable[[], f
                     "pid": os.getpid(),
                     "command": command,
                     "total": total,
+                    "manifest": None if manifest is None else json.dumps(dict(manifest)),
                 }
                 key = connection.execute(sa.insert(session).values(row)).inserted_primary_key
                 assert key is not None
@@ -153,26 +179,20 @@ def writing(folder: Path, command: str, total: int | None, clock: Callable[[], f
 
 # written once: SQLAlchemy then compiles each of them once, which is half of what a write costs
 _ADD_ARCHITECTURE = insert(architecture).on_conflict_do_nothing()
+_STAYS = ("seconds", "deaths", "repeat_failed")  # of a trial that is begun again
 _BEGIN = insert(trial)
 _BEGIN = _BEGIN.on_conflict_do_update(
     index_elements=["number"],
-    set_={column.name: _BEGIN.excluded[column.name] for column in trial.c if column.name != "seconds"}
-    | {name: sa.func.coalesce(_BEGIN.excluded[name], trial.c[name]) for name in ("why", "label")}
+    set_={column.name: _BEGIN.excluded[column.name] for column in trial.c if column.name not in _STAYS}
+    | {name: sa.func.coalesce(_BEGIN.excluded[name], trial.c[name]) for name in ("why", "label", "gain")}
     | {"started": sa.case((trial.c.seconds > 0, trial.c.started), else_=_BEGIN.excluded.started)},
 )
 _RECORD = insert(measurement).prefix_with("OR REPLACE")
 _RECORD_PROGRESS = insert(progress).prefix_with("OR REPLACE")
-_FORGET_BEYOND_RUNG = sa.delete(progress).where(
+_FORGET_BEYOND = sa.delete(progress).where(
     progress.c.trial == sa.bindparam("which"),
     progress.c.attempt == sa.bindparam("this_attempt"),
-    progress.c.epoch
-    > sa.select(sa.func.coalesce(sa.func.max(measurement.c.epochs), 0))
-    .where(
-        measurement.c.trial == sa.bindparam("which"),
-        measurement.c.attempt == sa.bindparam("this_attempt"),
-        measurement.c.repeat == 0,
-    )
-    .scalar_subquery(),
+    progress.c.epoch > sa.bindparam("epochs"),
 )
 _FINISH = (
     sa.update(trial)
@@ -191,6 +211,10 @@ _FINISH = (
         ),
     )
 )
+_LOST = sa.update(trial).where(trial.c.number == sa.bindparam("which")).values(deaths=trial.c.deaths + 1)
+_REPEAT_FAILED = (
+    sa.update(trial).where(trial.c.number == sa.bindparam("which")).values(repeat_failed=sa.bindparam("reason"))
+)
 _SEEN = sa.update(session).where(session.c.id == sa.bindparam("which")).values(seen=sa.bindparam("seen"))
 
 
@@ -208,6 +232,8 @@ class Writer:
     ) -> None:
         self.database = database
         self._engine = engine
+        self._hasty = engine.execution_options(durable=False)  # no fsync a commit
+        self._file = _identity(database)
         self._session_id = session_id
         self._session_started = session_started
         self._clock = clock
@@ -224,12 +250,14 @@ class Writer:
         label: str | None = None,
         point: Mapping[str, Any] | None = None,
         why: str | None = None,
+        gain: float | None = None,
+        epochs: int = 0,
     ) -> None:
-        """A trial is given to a worker: for the first time, again, or to go on from the rung that it was paused at.
+        """A trial is given to a worker: for the first time, again, or to go on from a checkpoint after `epochs`.
 
-        Then it runs again, with the attempt and seed of `assignment`. What is not said again (`label`, `why`) stays,
-        and so do the start and the seconds of the legs that ended. While the attempt is the same, its curve stays up
-        to its last rung, from which it goes on.
+        Then it runs again, with the attempt and seed of `assignment`. What is not said again (`label`, `why`, `gain`)
+        stays, and so do the start and the seconds of the legs that ended. While the attempt is the same, its curve
+        stays up to the checkpoint.
         """
         assert origin in ORIGINS, origin
         assert assignment.repeat == 0, "a training anew is no trial: there is nothing to begin"
@@ -246,6 +274,7 @@ class Writer:
             "seed": assignment.seed,
             "ended": None,
             "why": why,
+            "gain": gain,
         }
         network = {
             "id": assignment.architecture.id,
@@ -258,7 +287,8 @@ class Writer:
         with self._write() as (connection, now):
             connection.execute(_ADD_ARCHITECTURE, network)
             connection.execute(_BEGIN, row | {"number": assignment.trial, "started": now, "resumed": now})
-            connection.execute(_FORGET_BEYOND_RUNG, {"which": assignment.trial, "this_attempt": assignment.attempt})
+            beyond = {"which": assignment.trial, "this_attempt": assignment.attempt, "epochs": epochs}
+            connection.execute(_FORGET_BEYOND, beyond)
 
     def record(self, assignment: Assignment, measured: Measurement) -> None:
         """A measurement of the trial; the same one of the same attempt replaces itself."""
@@ -288,7 +318,7 @@ class Writer:
             "loss": told.loss,
             "accuracy": told.accuracy,
         }
-        with self._write() as (connection, _):
+        with self._write(durable=False) as (connection, _):
             connection.execute(_RECORD_PROGRESS, row)
 
     def finish(self, number: int, state: str, reason: str | None = None, detail: str | None = None) -> None:
@@ -302,6 +332,16 @@ class Writer:
             done = connection.execute(_FINISH, row | {"session_started": self._session_started})
             assert done.rowcount == 1, f"trial {number} was never begun"
 
+    def lost(self, number: int) -> None:
+        """The worker that had the trial died."""
+        with self._write() as (connection, _):
+            connection.execute(_LOST, {"which": number})
+
+    def repeat_failed(self, number: int, reason: str) -> None:
+        """The trial could not be trained anew, and is not tried again."""
+        with self._write() as (connection, _):
+            connection.execute(_REPEAT_FAILED, {"which": number, "reason": reason})
+
     def refuse(self, reason: str, count: int = 1) -> None:
         """So many draws were refused before they became trials."""
         add = insert(refused).values(reason=reason, count=count)
@@ -312,6 +352,11 @@ class Writer:
 
     def heartbeat(self) -> None:
         """Nothing to write, but the search lives: `elapsed_seconds` counts up to here."""
+        with self._write(durable=False):
+            pass
+
+    def sync(self) -> None:
+        """All that was written so far survives a power cut too; else the last epochs of curves may not."""
         with self._write():
             pass
 
@@ -322,11 +367,54 @@ class Writer:
             return float(connection.execute(ELAPSED_SECONDS).scalar_one())
 
     @contextmanager
-    def _write(self) -> Iterator[tuple[sa.Connection, float]]:
-        with _transaction(self._engine, self.database) as connection:
+    def _write(self, *, durable: bool = True) -> Iterator[tuple[sa.Connection, float]]:
+        engine = self._engine if durable else self._hasty
+        self._check_in_place()
+        with _transaction(engine, self.database) as connection:
             now = self._clock()
             connection.execute(_SEEN, {"which": self._session_id, "seen": now})
             yield connection, now
+
+    def _check_in_place(self) -> None:
+        """SQLite would go on writing to a file that has no name any more, and all of it would be lost at the end.
+
+        Raises:
+            StudyError: the file was deleted or replaced; what it held is kept under another name.
+        """
+        if _identity(self.database) == self._file:
+            return
+        kept = _rescue(self._engine, self.database)
+        mend = shlex.join(["mv", str(kept), str(self.database)])
+        raise StudyError(
+            f"{self.database} was deleted or replaced while the search ran. All that it held is in {kept}.\n"
+            f"  To go on: {mend}\n"
+            "  and then the same command again. If the folder is gone, put back its space.yaml and manifest.json too."
+        )
+
+
+def _identity(file: Path) -> tuple[int, int] | None:
+    """What tells a file from another of the same name; None where there is none."""
+    try:
+        found = file.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _rescue(engine: sa.Engine, database: Path) -> Path:
+    """A copy of what an open connection still sees of a file whose name is gone."""
+    places = [database.parent, database.parent.parent, Path.cwd()]
+    folder = next(place for place in places if place.is_dir())
+    taken = {path.name for path in folder.iterdir()}
+    names = (f"{database.parent.name}-rescued{f'-{n}' if n else ''}.db" for n in itertools.count())
+    kept = folder / next(name for name in names if name not in taken)
+    held = engine.raw_connection()
+    try:
+        with closing(sqlite3.connect(kept)) as copy:
+            held.driver_connection.backup(copy)  # type: ignore[union-attr]
+    finally:
+        held.close()
+    return kept
 
 
 @contextmanager
@@ -355,6 +443,12 @@ def writing_engine(database: Path, mode: str = "rw") -> sa.Engine:
         set_pragmas(connection)
         return connection
 
+    def begin(connection: sa.Connection) -> None:
+        # in WAL mode FULL is one fsync a commit: what was said to be measured survives a power cut; NORMAL is none
+        durable = connection.get_execution_options().get("durable", True)
+        connection.exec_driver_sql(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
     engine = sa.create_engine("sqlite://", creator=connect, poolclass=sa.pool.QueuePool, pool_size=1)
-    sa.event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
+    sa.event.listen(engine, "begin", begin)
     return engine

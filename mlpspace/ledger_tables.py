@@ -6,7 +6,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-VERSION = 2  # of the tables below; stands in the file as `PRAGMA user_version`
+VERSION = 3  # of the tables below; stands in the file as `PRAGMA user_version`
 ENDED = ("complete", "paused", "stopped", "infeasible")  # paused: at a rung, and may go on; stopped: will not
 ORIGINS = ("fixed point", "sampler")
 
@@ -43,6 +43,9 @@ trial = sa.Table(
     # a trial that is paused at a rung and goes on later is worked on in several legs
     sa.Column("resumed", sa.Float),  # when its latest leg began
     sa.Column("seconds", sa.Float, nullable=False, server_default="0.0"),  # worked on, in the legs that ended
+    sa.Column("deaths", sa.Integer, nullable=False, server_default="0"),  # of workers that had it
+    sa.Column("gain", sa.Float),  # of hypervolume, expected when it was chosen; null: the sampler did not say
+    sa.Column("repeat_failed", sa.Text),  # why it could not be trained anew; null: it could, or nobody tried
 )
 
 measurement = sa.Table(
@@ -109,6 +112,7 @@ session = sa.Table(
     sa.Column("pid", sa.Integer, nullable=False),
     sa.Column("command", sa.Text, nullable=False),
     sa.Column("total", sa.Integer),  # trials that it was after
+    sa.Column("manifest", sa.Text),  # JSON: versions, machine, devices of this session
 )
 
 TOTAL = sa.select(session.c.total).order_by(session.c.id.desc()).limit(1)
@@ -116,28 +120,42 @@ ELAPSED_SECONDS = sa.select(sa.func.coalesce(sa.func.sum(session.c.seen - sessio
 
 LAST_SEEN = sa.select(sa.func.max(session.c.seen))
 
-_NEW_IN_2: dict[sa.Column[Any], sa.ColumnElement[Any]] = {  # with what stands for it in a file of version 1
-    trial.c.why: sa.null(),
-    trial.c.resumed: sa.null(),
-    trial.c.seconds: sa.func.coalesce(trial.c.ended - trial.c.started, sa.literal_column("0.0")),
-    measurement.c.repeat: sa.literal_column("0"),
-    measurement.c.micro_batch: sa.null(),
+_NEW: dict[int, dict[sa.Column[Any], sa.ColumnElement[Any]]] = {  # version -> with what stands for it in older files
+    2: {
+        trial.c.why: sa.null(),
+        trial.c.resumed: sa.null(),
+        trial.c.seconds: sa.func.coalesce(trial.c.ended - trial.c.started, sa.literal_column("0.0")),
+        measurement.c.repeat: sa.literal_column("0"),
+        measurement.c.micro_batch: sa.null(),
+    },
+    3: {
+        trial.c.deaths: sa.literal_column("0"),
+        trial.c.gain: sa.null(),
+        trial.c.repeat_failed: sa.null(),
+        session.c.manifest: sa.null(),
+    },
 }
 
 
 def readable(column: sa.Column[Any], version: int) -> sa.ColumnElement[Any]:
     """`column`, or what stands for it in a file of an older `version`, under the same name."""
-    return column if version >= 2 else _NEW_IN_2.get(column, column).label(column.name)
+    for since, columns in _NEW.items():
+        if version < since and column in columns:
+            return columns[column].label(column.name)
+    return column
 
 
 def bring_up_to_date(connection: sa.Connection) -> None:
-    """A file of version 1 becomes one of version 2, in the transaction of `connection`: whole or not at all."""
-    if connection.exec_driver_sql("PRAGMA user_version").scalar_one() >= 2:
-        return
-    for column in _NEW_IN_2:
-        definition = sa.schema.CreateColumn(column).compile(dialect=connection.dialect)
-        connection.exec_driver_sql(f"ALTER TABLE {column.table.name} ADD COLUMN {definition}")
-    connection.execute(sa.update(trial).values(seconds=_NEW_IN_2[trial.c.seconds]))
-    _ONCE.drop(connection)
-    _ONCE.create(connection)
-    connection.exec_driver_sql("PRAGMA user_version=2")
+    """A file of an older version becomes one of VERSION, in the transaction of `connection`: whole or not at all."""
+    version = connection.exec_driver_sql("PRAGMA user_version").scalar_one()
+    for since, columns in _NEW.items():
+        if version >= since:
+            continue
+        for column in columns:
+            definition = sa.schema.CreateColumn(column).compile(dialect=connection.dialect)
+            connection.exec_driver_sql(f"ALTER TABLE {column.table.name} ADD COLUMN {definition}")
+        if since == 2:
+            connection.execute(sa.update(trial).values(seconds=columns[trial.c.seconds]))
+            _ONCE.drop(connection)
+            _ONCE.create(connection)
+    connection.exec_driver_sql(f"PRAGMA user_version={VERSION}")

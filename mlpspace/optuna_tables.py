@@ -61,7 +61,8 @@ class OptunaTables:
         self._database = Path(database)
         self._distributions_of = distributions_of
         self._study_id = _open(self._database, study_name, directions, self.metric_names)
-        self._engine = ledger.writing_engine(self._database)
+        # no fsync a commit: what a power cut takes, `reconcile` brings back
+        self._engine = ledger.writing_engine(self._database).execution_options(durable=False)
         told = sa.MetaData()
         told.reflect(self._engine, only=lambda name, _: name.startswith("trial") and name != "trial")
         self._tables = told.tables

@@ -80,15 +80,20 @@ class Study:
 
     @contextmanager
     def writing(
-        self, command: str, *, total: int | None = None, clock: Callable[[], float] = time.time
+        self,
+        command: str,
+        *,
+        total: int | None = None,
+        clock: Callable[[], float] = time.time,
+        manifest: Mapping[str, Any] | None = None,
     ) -> Iterator[Writer]:
-        """The one writer of this study, until the block ends. `command` is what was typed, `total` how many trials
-        that is after: for the record.
+        """The one writer of this study, until the block ends. For the record: `command` is what was typed, `total` how
+        many trials that is after, `manifest` the versions and the machine.
 
         Raises:
             StudyError: another process is writing; the text names its host and pid.
         """
-        with ledger.writing(self.folder, command, total, clock) as writer:
+        with ledger.writing(self.folder, command, total, clock, manifest) as writer:
             yield writer
 
     @property
@@ -254,6 +259,9 @@ def _trials(connection: sa.Connection, version: int) -> list[Trial]:
             "ended",
             "why",
             "seconds",
+            "deaths",
+            "gain",
+            "repeat_failed",
         ),
         ("params", "macs", "tokens", "activations"),
     )

@@ -52,6 +52,9 @@ class Trial:
     ended: float | None  # or paused
     seconds: float = 0.0  # worked on: the time that it was paused, or that was lost with a session, does not count
     why: str | None = None  # the sampler chose it
+    deaths: int = 0  # of workers that had it
+    gain: float | None = None  # of hypervolume, expected when it was chosen; None: the sampler did not say
+    repeat_failed: str | None = None  # why it could not be trained anew
     records: tuple[Record, ...] = field(repr=False)  # all of them, the highest rung and the latest attempt last
     curve: tuple[Epoch, ...] = field(repr=False)
 
