@@ -1,33 +1,45 @@
-"""Trainings that pause at a rung, each kept until it goes on or never will."""
+"""States of trainings, kept while they are needed: of those at work, of paused ones, and the weights of the front."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import re
+import zlib
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from mlpspace.errors import StudyError
+from mlpspace.measurement import Checkpoint
 
 
 class Shelf(Protocol):
-    """Where the states of paused trainings are kept: trial -> `measurement.Checkpoint.state`, the latest alone."""
+    """Where the states of trainings are kept: trial -> the latest `measurement.Checkpoint`."""
 
-    def put(self, trial: int, state: bytes) -> None: ...
-    def has(self, trial: int) -> bool: ...
-    def get(self, trial: int) -> bytes | None: ...
+    def put(self, trial: int, checkpoint: Checkpoint) -> None: ...
+    def epochs(self, trial: int) -> int: ...
+    def get(self, trial: int) -> Checkpoint | None: ...
     def drop(self, trial: int) -> None: ...
     def clear_except(self, trials: Collection[int]) -> None: ...
 
 
+class _Kept(NamedTuple):
+    """A file of the folder, as its name tells it."""
+
+    epochs: int
+    crc: int
+    file: Path
+
+
 @dataclass(frozen=True, slots=True)
 class Checkpoints:
-    """A file for each trial, `<folder>/<trial>.pt`. The folder is made when there is something to keep.
+    """A file for each trial, `<folder>/17-epoch6-1a2b3c4d.pt`: its number, the epochs behind it, a CRC-32 of what is in
+    it. The folder is made when there is something to keep.
 
-    A state is there in full or not at all, wherever the process ends. One process at a time may use a folder: that of
-    a study is used by the driver, which holds the study's lock.
+    A state is there in full or not at all, wherever the process ends. One process at a time may write to a folder: that
+    of a study is used by the driver, which holds the study's lock.
 
     Raises:
         StudyError: from each method, where the disk is full or the folder does not let itself be used.
@@ -35,54 +47,74 @@ class Checkpoints:
 
     folder: Path
 
-    def put(self, trial: int, state: bytes) -> None:
+    def put(self, trial: int, checkpoint: Checkpoint) -> None:
         """Keep a trial's state, in place of the one it had."""
-        file = self._file(trial)
+        state = checkpoint.state
+        file = self.folder / f"{trial}-epoch{checkpoint.epochs}-{zlib.crc32(state):08x}.pt"
         beside = file.with_suffix(".part")
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
+            before = self._of(trial)
             with open(beside, "wb") as part:
                 part.write(state)
                 part.flush()
                 os.fsync(part.fileno())  # or a power cut may leave the name with nothing behind it
             os.replace(beside, file)
+            for kept in before:
+                if kept.file != file:
+                    kept.file.unlink(missing_ok=True)
         except OSError as error:
             with contextlib.suppress(OSError):
                 beside.unlink()
             raise self._refused(f"the checkpoint of trial {trial}, {_size(state)}, cannot be kept", error) from error
 
-    def has(self, trial: int) -> bool:
-        """Whether a state is kept, without reading it: it may be hundreds of MB."""
-        return self._file(trial).is_file()
-
-    def get(self, trial: int) -> bytes | None:
-        """The state of a trial; None if none is kept."""
+    def epochs(self, trial: int) -> int:
+        """How far the kept state is, by its name: it may be hundreds of MB. 0 where none is kept."""
         try:
-            return self._file(trial).read_bytes()
-        except FileNotFoundError:
-            return None
+            return max((kept.epochs for kept in self._of(trial)), default=0)
         except OSError as error:
             raise self._refused(f"the checkpoint of trial {trial} cannot be read", error) from error
+
+    def get(self, trial: int) -> Checkpoint | None:
+        """The state of a trial; None if none is kept, or what is kept is damaged."""
+        try:
+            for kept in sorted(self._of(trial), reverse=True):
+                state = kept.file.read_bytes()
+                if zlib.crc32(state) == kept.crc:
+                    return Checkpoint(kept.epochs, state)
+        except OSError as error:
+            raise self._refused(f"the checkpoint of trial {trial} cannot be read", error) from error
+        return None
 
     def drop(self, trial: int) -> None:
         """Keep a trial's state no longer, if there is one."""
         try:
-            self._file(trial).unlink(missing_ok=True)
+            for kept in self._of(trial):
+                kept.file.unlink(missing_ok=True)
         except OSError as error:
             raise self._refused(f"the checkpoint of trial {trial} cannot be deleted", error) from error
 
     def clear_except(self, trials: Collection[int]) -> None:
         """Drop the states of all other trials, and what a process that was ended while writing left."""
-        keep = {self._file(trial) for trial in trials}
         try:
-            for file in (*self.folder.glob("*.pt"), *self.folder.glob("*.part")):
-                if file not in keep:
-                    file.unlink(missing_ok=True)
+            for trial, _ in self._all():
+                if trial not in trials:
+                    self.drop(trial)
+            for file in self.folder.glob("*.part"):
+                file.unlink(missing_ok=True)
         except OSError as error:
             raise self._refused("checkpoints that nobody needs cannot be deleted", error) from error
 
-    def _file(self, trial: int) -> Path:
-        return self.folder / f"{trial}.pt"
+    def _of(self, trial: int) -> list[_Kept]:
+        return [kept for number, kept in self._all() if number == trial]
+
+    def _all(self) -> list[tuple[int, _Kept]]:
+        try:
+            names = os.listdir(self.folder)
+        except FileNotFoundError:
+            return []
+        found = ((_NAME.fullmatch(name), self.folder / name) for name in names)
+        return [(int(m[1]), _Kept(int(m[2]), int(m[3], 16), file)) for m, file in found if m]
 
     def _refused(self, what: str, error: OSError) -> StudyError:
         return StudyError(
@@ -92,21 +124,24 @@ class Checkpoints:
         )
 
 
+_NAME = re.compile(r"(\d{1,9})-epoch(\d{1,9})-([0-9a-f]{8})\.pt")
+
+
 @dataclass(frozen=True, slots=True)
 class MemoryCheckpoints:
     """The same in memory, for searches that end with their process: replays, tests."""
 
-    states: dict[int, bytes] = field(default_factory=dict)
+    states: dict[int, Checkpoint] = field(default_factory=dict)
 
-    def put(self, trial: int, state: bytes) -> None:
+    def put(self, trial: int, checkpoint: Checkpoint) -> None:
         """Keep a trial's state, in place of the one it had."""
-        self.states[trial] = state
+        self.states[trial] = checkpoint
 
-    def has(self, trial: int) -> bool:
-        """Whether a state is kept."""
-        return trial in self.states
+    def epochs(self, trial: int) -> int:
+        """How far the kept state is; 0 where none is kept."""
+        return self.states[trial].epochs if trial in self.states else 0
 
-    def get(self, trial: int) -> bytes | None:
+    def get(self, trial: int) -> Checkpoint | None:
         """The state of a trial; None if none is kept."""
         return self.states.get(trial)
 

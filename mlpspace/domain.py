@@ -97,8 +97,12 @@ class SearchDomain(Domain, Protocol):
 class SpaceDomain:
     """The networks of a space."""
 
-    def __init__(self, space: Space, *, data_path: str | None = None) -> None:
-        """`data_path`: where the dataset lives; None for an embedded one."""
+    def __init__(self, space: Space, *, data_path: str | None = None, checkpoint_s: float = 15.0) -> None:
+        """
+        Args:
+            data_path: where the dataset lives; None for an embedded one.
+            checkpoint_s: wall time between two checkpoints of a training, about.
+        """
         self.space = space
         self.name = space.path
         self.objectives = space.objectives
@@ -106,6 +110,7 @@ class SpaceDomain:
         self.keep = space.fidelity.keep
         self.dimensions = tuple(space.dimensions())
         self._data_path = data_path
+        self._checkpoint_s = checkpoint_s
         # asked again and again of the same candidates, thousands a suggestion
         self._counts = functools.lru_cache(maxsize=8192)(self._profile)
         self._recipe_text = functools.lru_cache(maxsize=256)(Recipe.to_json)
@@ -187,4 +192,5 @@ class SpaceDomain:
             seed=seed,
             throughput_batch=self.space.throughput_batch,
             timeout_s=fidelity.timeout_s,
+            checkpoint_s=self._checkpoint_s,
         )

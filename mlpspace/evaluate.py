@@ -126,6 +126,7 @@ def _evaluate(
         quiet=quiet,
         state=assignment.state,
         timeout_s=assignment.timeout_s,
+        checkpoint_s=assignment.checkpoint_s,
     )
 
 

@@ -28,6 +28,7 @@ class Assignment:
     seed: int
     throughput_batch: int | None  # images at once when throughput is measured; None: it is not measured
     timeout_s: float | None = None  # wall time that the training may take in all; None: no limit
+    checkpoint_s: float = 15.0  # wall time between two checkpoints, about
     repeat: int = 0  # 0: the trial itself; k: its k-th training anew, with another seed
     state: bytes | None = field(default=None, repr=False, compare=False)  # to go on from: see `Checkpoint`
 
@@ -75,7 +76,11 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A training after so many epochs, from which any worker can go on: it comes just before a rung's measurement."""
+    """A training after so many epochs, from which any worker can go on.
+
+    It comes just before a rung's measurement, and now and then on the way. That of the last rung holds the network's
+    weights alone: nothing goes on from there.
+    """
 
     epochs: int
     state: bytes

@@ -28,6 +28,7 @@ PROTOCOL = "proxy-v1"
 
 PIECE_S = 0.1  # the device is held for about so long at a time, at least for one step
 SIGN_OF_LIFE_S = 2.0
+RARELY = 50  # a checkpoint on the way is due once so many times what the last one took has passed
 
 # An epoch's mean loss is divergent where it is so many times that of a guess, ln(classes), and no less than the epoch's
 # before. Whoever gives all classes the same probability has that loss whatever the label smoothing; 3 times as much is
@@ -49,6 +50,7 @@ def train(
     quiet: QuietDevice,
     state: bytes | None = None,
     timeout_s: float | None = None,
+    checkpoint_s: float = math.inf,
 ) -> Generator[Event, None, None]:
     """Train for the last of `epochs`, with the validation accuracy after each epoch and a measurement at each rung.
 
@@ -72,12 +74,14 @@ def train(
         state: of the same network, dataset, recipe, epochs and seed.
         timeout_s: seconds that the training may take, counted as in its measurements: by the clock, over all its legs,
             pauses left out. It is looked at between steps: a step that never returns is not ended by it.
+        checkpoint_s: wall time between two checkpoints, about: they come at an epoch's end, and rarer where writing
+            one takes longer than a fiftieth of it.
 
     Yields:
         Progress with the accuracy after each epoch, and without it every few seconds. A Measurement of the accuracy
         at each rung; its seconds are those the device worked on it, pauses for the measurements of others left out.
-        Just before it a Checkpoint, but for the last rung. A Failure "not a number", "divergent loss" (see DIVERGENT)
-        or "time limit" is the last.
+        Just before it a Checkpoint, at the last rung one of the weights alone. A Failure "not a number", "divergent
+        loss" (see DIVERGENT) or "time limit" is the last.
 
     Raises:
         torch.OutOfMemoryError: not even the smallest micro-batch fits; any other error of the network as it is.
@@ -90,7 +94,8 @@ def train(
         yield Progress(phase="training", epoch=past.epochs, epochs=epochs[-1])
     pieces = _Pieces(device, quiet, past.seconds, timeout_s)
     guess = math.log(dataset.classes)
-    told = time.perf_counter()
+    told = written = time.perf_counter()
+    took = 0.0  # for a checkpoint
     images = len(dataset.val_labels)
     try:
         for epoch in range(past.epochs + 1, epochs[-1] + 1):
@@ -115,10 +120,12 @@ def train(
             yield Progress(phase="training", epoch=epoch, epochs=epochs[-1], loss=loss, accuracy=100 * share)
             told = time.perf_counter()
             past = _Past(epochs=epoch, seconds=pieces.seconds, loss=loss)
-            if epoch in epochs[:-1]:
+            if epoch in epochs or told - written >= max(checkpoint_s, RARELY * took):
                 with quiet.busy():
-                    written = proxy.state(past)
-                yield Checkpoint(epoch, written)
+                    checkpoint = Checkpoint(epoch, proxy.weights() if epoch == epochs[-1] else proxy.state(past))
+                yield checkpoint
+                del checkpoint
+                written, took = time.perf_counter(), time.perf_counter() - told
             if epoch in epochs:
                 error = standard_error(share, images)
                 yield Measurement(
@@ -286,6 +293,12 @@ class _Proxy:
             "parts": (self._training.count, self._validation.count),
         }
         torch.save(told, buffer)
+        return buffer.getvalue()
+
+    def weights(self) -> bytes:
+        """The network's weights, as `torch.load` and `load_state_dict` take them."""
+        buffer = io.BytesIO()
+        torch.save(self._network.state_dict(), buffer)
         return buffer.getvalue()
 
     def restore(self, state: bytes) -> _Past:

@@ -7,8 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from mlpspace.counts import Profile
+from mlpspace.domain import SearchDomain
 from mlpspace.measurement import Assignment, Checkpoint, Measurement, Progress
 from mlpspace.sampling.base import Observation
+from mlpspace.space.space import Candidate
+from mlpspace.trial import Trial
+
+HANG_S = (15.0, 120.0)  # without a sign of life, at least and at most, before a trial over its time counts as hung
+DATA_S = 1800.0  # more time for a trial whose worker reads the dataset first
 
 
 @dataclass(slots=True)
@@ -21,12 +27,14 @@ class Running:
     counts: Profile
     seen: Observation  # as the sampler sees it
     why: str | None = None
+    fresh: bool = True  # no worker ever had it
     given: bool = False  # to a worker, in this session
-    deaths: int = 0  # of workers that had it, in this session
+    deaths: int = 0  # of workers that had it
     started: float = 0.0  # of this leg, on the search's clock
+    heard: float = 0.0  # the last sign of life, on that clock
     seconds: float = 0.0  # of earlier legs
     progress: Progress | None = None
-    checkpoint: Checkpoint | None = None  # that came, until its measurement does
+    checkpoint: Checkpoint | None = None  # of a rung that came, until its measurement does
     values: dict[str, Measurement] = field(default_factory=dict)
     curve: list[float] = field(default_factory=list)  # accuracy after each epoch, %
 
@@ -39,6 +47,52 @@ class Running:
     def is_repeat(self) -> bool:
         """Whether a finished trial is trained anew with another seed."""
         return self.assignment.repeat > 0
+
+    def is_hung(self, now: float) -> bool:
+        """Whether it had its time and gives no sign of life."""
+        limit = self.assignment.timeout_s
+        if limit is None or self.progress is None:  # the worker of what was not heard of yet may still be starting
+            return False
+        if self.progress.phase == "data":
+            limit += DATA_S
+        silence = min(max(limit / 2, HANG_S[0]), HANG_S[1])
+        return now - self.started > limit and now - self.heard > silence
+
+
+def recalled(domain: SearchDomain, trial: Trial) -> Running:
+    """A trial of an earlier session, as far as the ledger knows it."""
+    candidate = None if trial.point is None else Candidate(dict(trial.point), trial.architecture, trial.recipe)
+    seen = Observation(
+        number=trial.number,
+        key=(trial.architecture_id, trial.recipe_json),
+        candidate=candidate,
+        state=trial.state,
+        known={"params": float(trial.params), "macs": float(trial.macs)},
+        reason=trial.reason,
+        gain=trial.gain,
+    )
+    running = Running(
+        domain.assignment(trial.number, trial.attempt, trial.architecture, trial.recipe, seed=trial.seed),
+        trial.origin,
+        trial.label,
+        domain.counts(trial.architecture),
+        seen,
+        trial.why,
+        fresh=False,
+        deaths=trial.deaths,
+        seconds=trial.seconds,
+        curve=[accuracy for _, _, accuracy in trial.curve if accuracy is not None],
+    )
+    for record in trial.records:
+        if record.repeat:
+            continue
+        running.values[record.metric] = record
+        if record.metric != "accuracy":
+            seen.known[record.metric] = record.value
+        elif record.rung is not None:
+            seen.accuracy[record.rung] = record.value
+    seen.disturbed = any(each.disturbed for each in running.values.values())
+    return running
 
 
 @dataclass(frozen=True, slots=True)

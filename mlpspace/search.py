@@ -13,8 +13,8 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -26,9 +26,10 @@ from mlpspace.errors import UserError
 from mlpspace.forecast import Forecast
 from mlpspace.measurement import Assignment, Checkpoint, Event, Failure, Measurement, Progress
 from mlpspace.objectives import corner
+from mlpspace.outlets import Mirror, Writer
 from mlpspace.pareto import hypervolume, pareto_front
 from mlpspace.recipe import Recipe
-from mlpspace.results import Limits, Result, Running
+from mlpspace.results import Limits, Result, Running, recalled
 from mlpspace.rungs import Rungs
 from mlpspace.sampling.base import Observation, Sampler, Suggestion
 from mlpspace.space.space import Candidate
@@ -37,7 +38,7 @@ from mlpspace.trial import SET_ASIDE, Trial, standing
 
 MOST_DRAWS = 10_000  # refused in a row before a search gives up
 SAMPLER_DRAWS = 32  # of the sampler for one trial; when all of them are refused, random ones go on
-MOST_ATTEMPTS = 3  # a trial whose worker dies is given out again so often in all
+MOST_DEATHS = 3  # of workers that had a trial: after the first two it is given out again
 MOST_SET_ASIDE = 3  # in a row; the next candidate is trained whatever its cost turns out to be
 
 BEHIND = "cannot reach the front"
@@ -45,37 +46,6 @@ BEHIND = "cannot reach the front"
 
 class SearchError(UserError):
     """A search that cannot go on; the text says why and what would help."""
-
-
-class Writer(Protocol):
-    """What a search writes: see `ledger.Writer`. A replay keeps nothing."""
-
-    def begin(
-        self,
-        assignment: Assignment,
-        *,
-        params: int,
-        macs: int,
-        tokens: int,
-        activations: int,
-        origin: str,
-        label: str | None = None,
-        point: Mapping[str, Any] | None = None,
-        why: str | None = None,
-    ) -> None: ...
-    def record(self, assignment: Assignment, measured: Measurement) -> None: ...
-    def record_progress(self, assignment: Assignment, told: Progress) -> None: ...
-    def finish(self, number: int, state: str, reason: str | None = None, detail: str | None = None) -> None: ...
-    def refuse(self, reason: str, count: int = 1) -> None: ...
-
-
-class Mirror(Protocol):
-    """Keeps Optuna's tables in step with the ledger, for its dashboard."""
-
-    def begin(self, number: int, point: Mapping[str, Any], user_attrs: Mapping[str, Any]) -> None: ...
-    def pause(self, number: int, reason: str) -> None: ...
-    def resume(self, number: int) -> None: ...
-    def finish(self, number: int, values: Sequence[float] | None, reason: str | None = None) -> None: ...
 
 
 class Search:
@@ -86,6 +56,8 @@ class Search:
         writer: of the study's ledger.
         trials: those the ledger holds already.
         sampler, mirror, shelf: see there.
+        weights: where those of finished trials are kept; None: nowhere.
+        keep_all: weights of all of them, and not of the front alone.
         limits: totals of the study.
         repeats: trainings anew of each network on the front, when the trials are done.
         plateau: ends the search when the hypervolume stops growing; None: it goes on to its limits.
@@ -107,6 +79,8 @@ class Search:
         seed: int,
         clock: Callable[[], float],
         repeats: int = 0,
+        weights: Shelf | None = None,
+        keep_all: bool = False,
         plateau: Plateau | None = None,
         elapsed_seconds: float = 0.0,
         observe: Callable[[Result], None] = lambda result: None,
@@ -120,6 +94,7 @@ class Search:
         self.exhausted = False  # stopped because nothing new is left to draw: going on would not help
         self.enough: str | None = None  # why no more trials are begun; what is at work goes on
         self._writer, self._sampler, self._mirror, self._shelf = writer, sampler, mirror, shelf
+        self._weights, self._keep_all = weights, keep_all
         self._seed = seed
         self._elapsed_before = elapsed_seconds
         self._clock = clock
@@ -138,6 +113,7 @@ class Search:
         self._trainings: dict[int, dict[int, float]] = {}  # trial -> repeat -> accuracy; 0 for its own
         self._last_trained: dict[int, Running] = {}  # complete ones, for repeats
         self._no_repeats: set[int] = set()  # that failed when they were trained anew
+        self._cut_off: list[Running] = []  # of an earlier session, between a rung's measurement and its decision
         self._plateau = plateau
         self._most_at_work = 0
         labels = set()
@@ -145,7 +121,9 @@ class Search:
             self._remember(trial)
             labels.add(trial.label)
         self._recall_growth(trials)
+        self._decide_what_was_cut_off()
         self._shelf.clear_except({*self.running, *self.paused})
+        self._clear_weights()
         # by label too: what a published network is may have been put right since the study began
         recipe = domain.default_recipe()
         self._enqueued: list[Enqueued] = [
@@ -168,10 +146,12 @@ class Search:
             return None
         running.given = True
         self._most_at_work = max(self._most_at_work, sum(each.given for each in self.running.values()))
-        running.started = self._clock()
+        running.started = running.heard = self._clock()
+        assignment = self._with_state(running)
         if not running.is_repeat:
             self._begin(running)
-        return self._with_state(running)
+        running.fresh = False
+        return assignment
 
     def measured_bounds(self, number: int) -> dict[str, tuple[float, float]]:
         """What a worker requires of trial `number` before it trains it; a published network takes part regardless."""
@@ -182,8 +162,9 @@ class Search:
         running = self.running.get(number)
         if running is None:
             return False
+        running.heard = self._clock()
         if running.progress is None:
-            running.started = self._clock()  # until now its worker may have been starting
+            running.started = running.heard  # until now its worker may have been starting
         if isinstance(event, Failure):
             self._end(running, "infeasible", event.reason, event.detail)
             return False
@@ -196,12 +177,14 @@ class Search:
             elif event.phase == "training" and not event.epoch:
                 goes_on = self._is_worth_it(running)
         elif isinstance(event, Checkpoint):
-            running.checkpoint = event
+            self._take_checkpoint(running, event)
         else:
+            if event.rung == self._last and not running.is_repeat:
+                self._keep_weights(running, event)
             self._writer.record(running.assignment, event)
             # only now: a state says less than its measurement
-            if running.checkpoint is not None and not running.is_repeat:
-                self._shelf.put(number, running.checkpoint.state)
+            if running.checkpoint is not None and event.rung != self._last and not running.is_repeat:
+                self._shelf.put(number, running.checkpoint)
             running.checkpoint = None
             goes_on = self._measured(running, event)
         if goes_on and self.elapsed_seconds >= self.limits.seconds:
@@ -217,15 +200,40 @@ class Search:
             self._end(running, "complete")
 
     def lost(self, number: int, detail: str) -> None:
-        """The worker of trial `number` died. It is given out again, then infeasible."""
+        """The worker of trial `number` died. It is given out again, twice at most; then it is infeasible."""
         running = self.running.get(number)
         if running is None:
             return
         running.deaths += 1
-        if running.deaths >= MOST_ATTEMPTS:
+        if not running.is_repeat:
+            self._writer.lost(number)
+        if running.deaths >= MOST_DEATHS:
             self._end(running, "infeasible", "worker died", detail)
         else:
             self._again(running)
+
+    def returned(self, number: int) -> None:
+        """The worker of trial `number` is gone, and the trial had no part in it, as when a node fails."""
+        running = self.running.get(number)
+        if running is not None:
+            self._again(running)
+
+    def overdue(self) -> list[int]:
+        """Trials at work that had their time and are silent: whoever looks after the workers ends theirs, and says so
+        by `hung`.
+
+        A training looks at its own limit between steps; this is for what never comes to the end of a step.
+        """
+        now = self._clock()
+        return [number for number, running in list(self.running.items()) if running.given and running.is_hung(now)]
+
+    def hung(self, number: int) -> None:
+        """Trial `number` was overdue, and its worker is ended: see `overdue`."""
+        running = self.running[number]
+        silent = self._clock() - running.heard
+        told = f"no sign of life for {silent:.0f} s, ended from outside"
+        limit = f"at most {running.assignment.timeout_s:g} s allowed"
+        self._end(running, "infeasible", "time limit", f"{told}; {limit}")
 
     def stop(self, reason: str) -> None:
         """Give out nothing more. What is running stays unfinished in the ledger, and is given out again later."""
@@ -473,7 +481,7 @@ class Search:
             return None
         at_best = dataclasses.replace(running.seen, accuracy={self._last: top})
         costs = at_best.costs(self.objectives, self._last)
-        if costs is None or not np.any(np.all(np.array(front) <= np.array(costs), axis=1)):
+        if costs is None or not _is_dominated(costs, front):
             return None
         epochs = self.domain.epochs
         return (
@@ -484,7 +492,7 @@ class Search:
     def _is_worth_it(self, running: Running) -> bool:
         """Whether to train a network now that it was measured; else it is set aside, and may be chosen again later."""
         seen = running.seen
-        if running.label or running.is_repeat or seen.accuracy or self._set_aside_in_a_row >= MOST_SET_ASIDE:
+        if running.label or running.is_repeat or running.curve or self._set_aside_in_a_row >= MOST_SET_ASIDE:
             self._set_aside_in_a_row = 0
             return True
         reason = self._sampler.worth(seen, self._seen)
@@ -523,9 +531,11 @@ class Search:
         number, repeat = running.assignment.trial, running.assignment.repeat
         if repeat not in self._trainings[number]:
             self._no_repeats.add(number)
+            self._writer.repeat_failed(number, reason or "error")
             self._observe(dataclasses.replace(self._results[number], reason=reason, repeat=repeat))
             return
         self._take_mean(number)
+        self._clear_weights()
         self._observe(dataclasses.replace(self._results[number], repeat=repeat, seconds=running.seconds))
 
     def _take_mean(self, number: int) -> None:
@@ -569,6 +579,8 @@ class Search:
         if complete:
             self._last_trained[number] = running
             self._trainings.setdefault(number, {0: measured.get("accuracy", math.nan)})
+            if watch:
+                self._clear_weights()
         if watch and state != "paused" and reason != SET_ASIDE:
             self._watch_growth(self.hypervolume())
         if watch:
@@ -603,101 +615,123 @@ class Search:
             f" bring {100 * plateau.expected_gain(trials):.2g} % ({100 * low:.2g} to {100 * high:.2g} %)"
         )
 
+    # --- states and weights ---
+
+    def _take_checkpoint(self, running: Running, checkpoint: Checkpoint) -> None:
+        if checkpoint.epochs in self.domain.epochs:
+            running.checkpoint = checkpoint  # waits for the measurement
+        elif not running.is_repeat:
+            self._writer.sync()  # or a power cut could leave a state that is ahead of its curve
+            self._shelf.put(running.assignment.trial, checkpoint)
+
+    def _keep_weights(self, running: Running, measured: Measurement) -> None:
+        """Before the measurement is in the ledger: what is complete has its weights, wherever the process ends."""
+        if self._weights is None or running.checkpoint is None:
+            return
+        trained = dataclasses.replace(running.seen, accuracy={self._last: measured.value})
+        costs = trained.costs(self.objectives, self._last)
+        front = [result.costs for result in self._comparable()]
+        if self._keep_all or not _is_dominated(costs, front):
+            self._weights.put(running.assignment.trial, running.checkpoint)
+
+    def _clear_weights(self) -> None:
+        """Those of trials that have left the front."""
+        if self._weights is not None and not self._keep_all:
+            self._weights.clear_except({result.number for result in self.front()} | self.running.keys())
+
     # --- trials of an earlier session ---
 
     def _remember(self, trial: Trial) -> None:
         """Finished ones teach the sampler, paused ones wait on, the others are given out again."""
-        running = self._recalled(trial)
+        running = recalled(self.domain, trial)
         number = trial.number
         assert number == len(self._seen), f"trial {len(self._seen)} is missing in the ledger"
         self._seen.append(running.seen)
         self._known.add(running.seen.key)
         unfinished = trial.state == "running" and self._last not in running.seen.accuracy
-        waits = trial.state == "paused" or (unfinished and self._stands_at_a_rung(running))
-        if unfinished and not waits:
+        stands = unfinished and self._stands_at_a_rung(running)
+        if unfinished and not stands:
             self._again(running)
         for rung in sorted(running.seen.accuracy):
             costs = running.seen.costs(self.objectives, rung)
             if costs is None:
                 continue
             self._rungs.add(number, rung, costs)
-            went_on = rung < max(running.seen.accuracy) or (trial.state in ("running", "complete") and not waits)
+            went_on = rung < max(running.seen.accuracy) or (trial.state in ("running", "complete") and not stands)
             if went_on and rung < self._last:
                 self._rungs.promote(number, rung)
-        if trial.state == "running" and not waits:
+        self._set_aside_in_a_row = self._in_a_row(trial)
+        if stands:
+            self._cut_off.append(running)
+        elif trial.state == "running":
             if not unfinished:
                 self._end(running, "complete")  # all was measured; only the word that it is complete was cut off
-            return
-        if waits:
-            self.paused[number] = running
-        self._conclude(running, "paused" if waits else trial.state, trial.reason, trial.detail, watch=False)
+        else:
+            if trial.state == "paused":
+                self.paused[number] = running
+            self._conclude(running, trial.state, trial.reason, trial.detail, watch=False)
         if trial.state == "complete" and trial.repeats:
             for record in trial.repeats:
                 self._trainings[number][record.repeat] = record.value
             self._take_mean(number)
+        if trial.repeat_failed is not None:
+            self._no_repeats.add(number)
+
+    def _in_a_row(self, trial: Trial) -> int:
+        """How many were set aside, one after the other, up to `trial`."""
+        if trial.reason == SET_ASIDE:
+            return self._set_aside_in_a_row + 1
+        judged = trial.curve or trial.state != "running"
+        return 0 if judged and trial.reason != "broken requirement" else self._set_aside_in_a_row
 
     def _stands_at_a_rung(self, running: Running) -> bool:
         """Whether it was cut off between a rung's measurement and the word on who goes on from there."""
         reached = max(running.seen.accuracy, default=None)
         if reached is None or running.label or len(running.curve) > self.domain.epochs[reached]:
             return False
-        return self._shelf.has(running.assignment.trial)
+        return self._shelf.epochs(running.assignment.trial) == self.domain.epochs[reached]
 
-    def _recalled(self, trial: Trial) -> Running:
-        counts = self.domain.counts(trial.architecture)
-        assignment = self.domain.assignment(
-            trial.number, trial.attempt, trial.architecture, trial.recipe, seed=trial.seed
-        )
-        candidate = None if trial.point is None else Candidate(dict(trial.point), trial.architecture, trial.recipe)
-        seen = Observation(
-            number=trial.number,
-            key=(trial.architecture_id, trial.recipe_json),
-            candidate=candidate,
-            state=trial.state,
-            known={"params": float(trial.params), "macs": float(trial.macs)},
-            reason=trial.reason,
-        )
-        running = Running(assignment, trial.origin, trial.label, counts, seen, trial.why)
-        for record in trial.records:
-            if record.repeat:
-                continue
-            running.values[record.metric] = record
-            if record.metric != "accuracy":
-                seen.known[record.metric] = record.value
-            elif record.rung is not None:
-                seen.accuracy[record.rung] = record.value
-        seen.disturbed = any(each.disturbed for each in running.values.values())
-        running.curve = [accuracy for _, _, accuracy in trial.curve if accuracy is not None]
-        running.seconds = trial.seconds
-        return running
+    def _decide_what_was_cut_off(self) -> None:
+        """As it would have been decided then: all else that happened is known by now."""
+        for running in self._cut_off:
+            running.started = self._clock()
+            self.running[running.assignment.trial] = running
+            self._at_rung(running, max(running.seen.accuracy))
+        self._cut_off.clear()
 
     # --- one trial ---
 
     def _again(self, running: Running) -> None:
-        """Give it out once more: from its checkpoint, else from the start, which makes it another attempt."""
-        if running.is_repeat:
-            running.given = False
-            return
-        assignment = running.assignment
-        seen = running.seen
-        attempt = assignment.attempt
-        if not self._shelf.has(assignment.trial):
-            attempt += 1
-            running.curve.clear()
-            seen.accuracy.clear()
-            running.values.clear()
-        seen.state = "running"
+        """Give it out once more, from its checkpoint or from the start."""
         running.given = False
         running.progress = None
-        running.assignment = dataclasses.replace(assignment, attempt=attempt)
-        self.running[assignment.trial] = running
+        running.checkpoint = None
+        if running.is_repeat:
+            return
+        running.seen.state = "running"
+        self._set_back(running, self._shelf.epochs(running.assignment.trial))
+        self.running[running.assignment.trial] = running
+
+    def _set_back(self, running: Running, epochs: int) -> None:
+        """What came after so many epochs is trained again."""
+        del running.curve[epochs:]
+        for rung in list(running.seen.accuracy):
+            if self.domain.epochs[rung] > epochs:
+                del running.seen.accuracy[rung]
+        if not epochs:
+            running.values.clear()
 
     def _with_state(self, running: Running) -> Assignment:
-        """What the worker gets: with the checkpoint to go on from, where there is one."""
+        """What the worker gets: with the checkpoint to go on from, where there is one; else it is another attempt."""
         assignment = running.assignment
-        state = None if running.is_repeat else self._shelf.get(assignment.trial)
-        if state is None:
+        if running.is_repeat or running.fresh:
             return assignment
+        checkpoint = self._shelf.get(assignment.trial)
+        self._set_back(running, 0 if checkpoint is None else checkpoint.epochs)
+        if checkpoint is None:
+            running.assignment = dataclasses.replace(assignment, attempt=assignment.attempt + 1)
+            return running.assignment
+        state = checkpoint.state
         if running.seen.disturbed:  # it is cheap to measure, so while there is a chance it is measured again
             return dataclasses.replace(assignment, state=state)
         return dataclasses.replace(assignment, state=state, throughput_batch=None)
@@ -714,6 +748,8 @@ class Search:
             label=running.label,
             point=running.point,
             why=running.why,
+            gain=running.seen.gain,
+            epochs=len(running.curve),
         )
         if first:
             self._mirror.begin(running.assignment.trial, running.point or {}, self._attributes(running))
@@ -747,6 +783,11 @@ class Search:
             "macs": running.counts.macs,
         }
         return told | ({"fixed_point": running.label} if running.label else {})
+
+
+def _is_dominated(costs: tuple[float, ...] | None, front: Sequence[tuple[float, ...] | None]) -> bool:
+    """Whether something of the front is at least as good in all."""
+    return costs is not None and bool(front) and bool(np.any(np.all(np.array(front) <= np.array(costs), axis=1)))
 
 
 def _seed(*entropy: int) -> int:

@@ -213,16 +213,34 @@ def test_a_training_may_pause_at_every_rung(trained: Callable[..., list[Event]])
     assert same_weights(network, other)
 
 
-def test_a_checkpoint_comes_just_before_the_measurement_of_each_rung_but_the_last(
+def test_a_checkpoint_comes_just_before_the_measurement_of_each_rung(
     trained: Callable[..., list[Event]],
 ) -> None:
     events = trained(linear(), halves(), epochs=(1, 3, 4))
-    assert [e.epochs for e in events if isinstance(e, Checkpoint)] == [1, 3]
+    assert [e.epochs for e in events if isinstance(e, Checkpoint)] == [1, 3, 4]
     for checkpoint, following in itertools.pairwise(events):
         if isinstance(checkpoint, Checkpoint):
             assert isinstance(following, Measurement)
             assert following.epochs == checkpoint.epochs
-    assert states(trained(linear(), halves(), epochs=(2,))) == {}
+
+
+def test_the_last_checkpoint_holds_the_weights_alone(trained: Callable[..., list[Event]]) -> None:
+    network, fresh = linear(), linear()
+    last = states(trained(network, halves(), epochs=(2,)))[2]
+    fresh.load_state_dict(torch.load(io.BytesIO(last), weights_only=True))
+    assert same_weights(network, fresh)
+
+
+def test_checkpoints_come_on_the_way_too_and_the_curve_goes_on_from_each(
+    trained: Callable[..., list[Event]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mlpspace.proxy.RARELY", 0)
+    whole = trained(linear(), halves(), epochs=(2, 5), checkpoint_s=0.0)
+    assert list(states(whole)) == [1, 2, 3, 4, 5]
+    for epoch in (1, 3, 4):
+        rest = trained(linear(), halves(), epochs=(2, 5), state=states(whole)[epoch])
+        assert curve(rest) == curve(whole)[epoch:]
+    assert list(states(trained(linear(), halves(), epochs=(2, 5), checkpoint_s=3600))) == [2, 5]
 
 
 def test_who_goes_on_says_at_once_from_where(trained: Callable[..., list[Event]]) -> None:

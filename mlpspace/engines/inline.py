@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import closing
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from typing import Any
 
 from mlpspace.device import cores
 from mlpspace.engines.worker import Worker
 from mlpspace.measurement import Evaluate
 from mlpspace.search import Search
+
+LOOK_S = 1.0  # between two looks at whether the trial hangs
+STUCK_S = 10.0  # that Python may take to answer a signal, before the trial hangs in a library
+EXIT_STUCK = 3
+
+
+class _Hung(BaseException):
+    """The trial at work had its time; not an error of the network, which its worker would tell as one."""
 
 
 def run(
@@ -16,15 +30,67 @@ def run(
     *,
     device: str = "auto",
     interrupted: Callable[[], bool] = lambda: False,
+    note: Callable[[str], None] = lambda text: None,
     evaluate: Evaluate | None = None,
 ) -> None:
     """Run a search until it is done or `interrupted` says so; then the trial at work stays unfinished in the ledger.
 
+    A trial that hangs past its time limit is ended where Python gets the word. Where a library never returns there is
+    no other way than to end the process: the trial is noted as infeasible, and the same command goes on.
+
     `evaluate` stands in for a worker, in tests.
     """
     events_of = evaluate or Worker(device, cores()).events
-    while not interrupted() and (assignment := search.next_assignment()) is not None:
-        number = assignment.trial
-        with closing(events_of(assignment, search.measured_bounds(number))) as events:
-            if all(search.report(number, event) and not interrupted() for event in events):
-                search.completed(number)
+    with _watch(search, note):
+        while not interrupted() and (assignment := search.next_assignment()) is not None:
+            number = assignment.trial
+            try:
+                with closing(events_of(assignment, search.measured_bounds(number))) as events:
+                    if all(search.report(number, event) and not interrupted() for event in events):
+                        search.completed(number)
+            except _Hung:
+                if number in search.running:
+                    search.hung(number)
+
+
+@contextmanager
+def _watch(search: Search, note: Callable[[str], None]) -> Iterator[None]:
+    """Looks at the trial at work from a thread, and wakes the main thread by a signal when its time is up."""
+    if threading.current_thread() is not threading.main_thread():  # only the main thread gets signals
+        yield
+        return
+    ended = threading.Event()
+
+    def handle(number: int, frame: Any) -> None:
+        if search.overdue():  # else it came to its end just now
+            raise _Hung
+
+    def look() -> None:
+        while not ended.wait(LOOK_S):
+            overdue = search.overdue()
+            if not overdue:
+                continue
+            signal.pthread_kill(main, signal.SIGUSR1)
+            until = time.monotonic() + STUCK_S
+            while search.overdue() == overdue and time.monotonic() < until:
+                if ended.wait(LOOK_S):
+                    return
+            if search.overdue() == overdue:
+                search.hung(overdue[0])
+                note(
+                    f"trial {overdue[0]} hangs in a library that does not let go of this process, which ends now."
+                    " Nothing is lost:\n  the trial is noted as infeasible, and the same command goes on without it."
+                )
+                sys.stdout.flush()
+                os._exit(EXIT_STUCK)
+
+    main = threading.get_ident()
+    before = signal.signal(signal.SIGUSR1, handle)
+    thread = threading.Thread(target=look, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+        signal.signal(signal.SIGUSR1, before)

@@ -7,6 +7,10 @@ holds no worker, no worker needs storage that it shares with others, and a searc
 Tune keeps the workers (one actor each, reused from trial to trial) and hands our assignments to them. What is decided
 is decided by `Search`; what is true is in the ledger. Tune's own snapshots, loggers and retries are off: a search that
 was cut off is rebuilt from the ledger, never from a snapshot.
+
+Of a cluster: nodes that join are used and the trials of one that dies go on elsewhere. A node that cannot read the
+dataset is set aside: Tune knows no such thing, so the Tune trials on it stay there and sleep ("parked"), each with a
+worker's share of the node, and our trials are given to others.
 """
 
 from __future__ import annotations
@@ -18,8 +22,10 @@ import math
 import os
 import shlex
 import shutil
+import signal
 import sys
 import tempfile
+import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -41,13 +47,17 @@ from ray import tune
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 from ray.tune.stopper import Stopper
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+import mlpspace
+from mlpspace.engines.ray_files import Files, offer
 from mlpspace.engines.ray_worker import RayWorker, Work
 from mlpspace.errors import UserError
 from mlpspace.measurement import Evaluate
 from mlpspace.search import Search
 
 MOST_DEATHS = 12  # in a row; then it is the machine, and not the networks
+LOOK_S = 1.0  # between two looks at trials that hang and nodes that come or go
 
 
 class EngineError(UserError):
@@ -62,6 +72,7 @@ class Wanted:
     gpus_per_worker: float | None = None
     address: str | None = None  # of a running cluster; None starts Ray here
     device: str = "auto"
+    data_path: str | None = None  # the dataset's on this machine; None: an embedded one
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,19 +84,43 @@ class Resources:
     gpus: float
     threads: int  # of torch
     device: str
+    slots: int  # workers that would find room
+
+
+@dataclass(slots=True)
+class _AtWork:
+    """One of our trials at a worker."""
+
+    number: int
+    state: list[ray.ObjectRef]  # what it goes on from, until its worker has it
+    node: str | None = None  # of its worker, once that was heard of
+    pid: int | None = None
 
 
 class _Bridge:
     """Between Tune's callbacks and the search. Tune calls all of them in the driver's one thread."""
 
-    def __init__(self, search: Search, workers: int, interrupted: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        search: Search,
+        wanted: Wanted,
+        interrupted: Callable[[], bool],
+        note: Callable[[str], None],
+    ) -> None:
         self.search = search
-        self.workers = workers
         self.interrupted = interrupted
-        self.numbers: dict[str, int] = {}  # Tune's trial id -> ours, of the trials at work
-        self.states: dict[str, list[ray.ObjectRef]] = {}  # what a trial goes on from, until its worker has it
         self.deaths = 0  # of workers, since any of them last came to an end by itself
         self.fatal: str | None = None
+        self.make: Callable[[], Evaluate] | None = None  # what evaluates, in a worker
+        self.wanted = wanted
+        self._note = note
+        self._at_work: dict[str, _AtWork] = {}  # by Tune's trial id
+        self._parked: dict[str, str] = {}  # Tune's trial id -> its node, which is set aside
+        self._alive: dict[str, dict[str, Any]] = {}  # node id -> node
+        self._gone: dict[str, float] = {}  # node id -> when it was missed first
+        self._looked = -math.inf
+        self._look_at_nodes()
+        self.resources = plan(wanted, [node["Resources"] for node in self._alive.values()])
 
     def __reduce__(self) -> Any:
         return object, ()  # Tune pickles its state into snapshots that nobody reads; ours is in the ledger
@@ -94,47 +129,114 @@ class _Bridge:
         return self
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        if len(self.numbers) >= self.workers:
+        self.look_after()
+        resources, at_work = self.resources, len(self._at_work)
+        if self.interrupted() or self.fatal is not None:
+            return str(Searcher.FINISHED)
+        if at_work >= resources.workers or at_work + len(self._parked) >= resources.slots:
             return None
         assignment = self.search.next_assignment()
         if assignment is None:
             return str(Searcher.FINISHED) if self.search.done else None
-        self.numbers[trial_id] = assignment.trial
         state = [] if assignment.state is None else [ray.put(assignment.state)]
+        self._at_work[trial_id] = _AtWork(assignment.trial, state)
         assignment = dataclasses.replace(assignment, state=None)
-        work = Work(assignment, self.search.measured_bounds(assignment.trial), state)
-        self.states[trial_id] = work.state
-        return {"work": work}
+        assert self.make is not None
+        return {"work": Work(assignment, self.search.measured_bounds(assignment.trial), self.make, state)}
 
     def take(self, trial_id: str, result: Mapping[str, Any]) -> bool:
         """Report what a worker sent. False: the trial shall stop."""
-        number = self.numbers.get(trial_id)
-        self.states.pop(trial_id, []).clear()  # its worker has it: the object store need not hold it any longer
-        if number is None:
+        if trial_id in self._parked:
+            return True
+        at_work = self._at_work.get(trial_id)
+        if at_work is None:
             return False
-        if not all(self.search.report(number, event) for event in result.get("events", ())):
-            del self.numbers[trial_id]
+        at_work.state.clear()  # its worker has it: the object store need not hold it any longer
+        at_work.node, at_work.pid = result.get("node", at_work.node), result.get("pid", at_work.pid)
+        if not all(self.search.report(at_work.number, event) for event in result.get("events", ())):
+            del self._at_work[trial_id]
             self.deaths = 0
             return False
         if "fatal" in result:
             self.fatal = str(result["fatal"])
             self.search.stop("failed")
+        elif "unfit" in result:
+            self._set_aside(trial_id, str(result["unfit"]))
         elif result.get("done"):
             self.deaths = 0
-            self.search.completed(number)
+            self.search.completed(at_work.number)
         return True
 
     def ended(self, trial_id: str, result: Mapping[str, Any] | None, *, error: bool) -> None:
         if not error and result:
             self.take(trial_id, result)
-        number = self.numbers.pop(trial_id, None)
-        self.states.pop(trial_id, None)
-        if error and number is not None:
-            self.deaths += 1
-            self.search.lost(number, "the worker's process ended")
-            if self.deaths >= MOST_DEATHS:
-                self.fatal = f"{self.deaths} workers in a row died before their trial ended; see `dmesg` for why."
-                self.search.stop("failed")
+        self._parked.pop(trial_id, None)
+        at_work = self._at_work.pop(trial_id, None)
+        if at_work is None or not error:
+            return
+        if self._its_node_is_gone(at_work):
+            self.search.returned(at_work.number)
+            return
+        self.deaths += 1
+        self.search.lost(at_work.number, "the worker's process ended")
+        if self.deaths >= MOST_DEATHS:
+            self.fatal = f"{self.deaths} workers in a row died before their trial ended; see `dmesg` for why."
+            self.search.stop("failed")
+
+    def look_after(self) -> None:
+        """What nobody reports: trials that hang, nodes that come and go. Tune asks for it all the time."""
+        now = time.monotonic()
+        if now - self._looked < LOOK_S:
+            return
+        self._looked = now
+        for number in self.search.overdue():
+            trial_id, at_work = next(each for each in self._at_work.items() if each[1].number == number)
+            self.search.hung(number)
+            del self._at_work[trial_id]
+            if at_work.node is not None and at_work.pid is not None:
+                there = NodeAffinitySchedulingStrategy(at_work.node, soft=False)
+                # Tune hears of it, and starts another worker
+                ray.remote(num_cpus=0, scheduling_strategy=there)(os.kill).remote(at_work.pid, signal.SIGKILL)
+        if self._look_at_nodes():
+            resources = [node["Resources"] for node in self._alive.values()]
+            self.resources = widened(self.resources, self.wanted, resources)
+            self._note(f"{_count(len(self._alive), 'node')}, room for {_count(self.resources.slots, 'worker')} now")
+            for trial_id in [each for each, node in self._parked.items() if node not in self._alive]:
+                del self._parked[trial_id]
+
+    def _look_at_nodes(self) -> bool:
+        """Whether nodes have come or gone since the last look."""
+        alive = {node["NodeID"]: node for node in ray.nodes() if node.get("Alive")}
+        before, self._alive = self._alive, alive
+        self._gone.update({node: time.monotonic() for node in before.keys() - alive.keys()})
+        return before.keys() != alive.keys()
+
+    def _its_node_is_gone(self, at_work: _AtWork) -> bool:
+        self._look_at_nodes()
+        if at_work.node is not None:
+            return at_work.node not in self._alive
+        # where its worker was starting is not known: was there a node that died about now?
+        return any(time.monotonic() - since < 60 for since in self._gone.values())
+
+    def _set_aside(self, trial_id: str, why: str) -> None:
+        """The node of a Tune trial cannot read the dataset: nothing more is trained there."""
+        at_work = self._at_work.pop(trial_id)
+        node = at_work.node or "?"
+        self.search.returned(at_work.number)
+        if len(self._alive) == 1:
+            self.fatal = why
+        elif node not in self._parked.values():
+            address = self._alive.get(node, {}).get("NodeManagerAddress", node)
+            self._note(f"node {address} is set aside, the others go on. It says: {why}")
+        self._parked[trial_id] = node
+        if len(self._parked) >= self.resources.slots:
+            self.fatal = why
+        if self.fatal is not None:
+            self.search.stop("failed")
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 class _Searcher(Searcher):
@@ -178,6 +280,7 @@ class _Stopper(Stopper):
         return False
 
     def stop_all(self) -> bool:
+        self._bridge.look_after()
         return self._bridge.search.done or self._bridge.fatal is not None or self._bridge.interrupted()
 
 
@@ -186,11 +289,13 @@ def run(
     *,
     wanted: Wanted,
     interrupted: Callable[[], bool],
+    note: Callable[[str], None] = lambda text: None,
     make_evaluate: Callable[[], Evaluate] | None = None,
 ) -> None:
     """Run a search until it is done or `interrupted` says so.
 
     Args:
+        note: hears of nodes that come, go or are set aside.
         make_evaluate: makes a worker in its own process; in tests and benchmarks a stand-in.
 
     Raises:
@@ -200,33 +305,35 @@ def run(
     for name in ("ray", "ray.tune"):  # what it has to say of a trial, the search says
         logging.getLogger(name).setLevel(logging.CRITICAL)
     with _cluster(wanted), _scratch() as folder:
-        resources = plan(wanted, [node["Resources"] for node in ray.nodes() if node.get("Alive")])
-        make = make_evaluate or functools.partial(_worker_events, resources.device, resources.threads)
-        bridge = _Bridge(search, resources.workers, interrupted)
-        trainable = tune.with_resources(
-            tune.with_parameters(RayWorker, make=make), {"cpu": resources.cpus, "gpu": resources.gpus}
-        )
-        tuner = tune.Tuner(
-            trainable,
-            tune_config=tune.TuneConfig(
-                search_alg=_Searcher(bridge),
-                scheduler=_Scheduler(bridge),
-                num_samples=-1,
-                reuse_actors=True,
-            ),
-            run_config=tune.RunConfig(
-                name="search",
-                storage_path=str(folder),
-                verbose=0,
-                stop=_Stopper(bridge),
-                failure_config=tune.FailureConfig(max_failures=0),
-                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
-            ),
-        )
-        if not search.done:
-            tuner.fit()
+        bridge = _Bridge(search, wanted, interrupted, note)
+        _fit(bridge, make_evaluate, folder)
     if bridge.fatal is not None:
         raise UserError(bridge.fatal)
+
+
+def _fit(bridge: _Bridge, make_evaluate: Callable[[], Evaluate] | None, folder: Path) -> None:
+    resources, wanted = bridge.resources, bridge.wanted
+    files = None if wanted.data_path is None or wanted.address is None else offer(wanted.data_path)
+    bridge.make = make_evaluate or functools.partial(_worker_events, resources.device, resources.threads, files)
+    tuner = tune.Tuner(
+        tune.with_resources(RayWorker, {"cpu": resources.cpus, "gpu": resources.gpus}),
+        tune_config=tune.TuneConfig(
+            search_alg=_Searcher(bridge),
+            scheduler=_Scheduler(bridge),
+            num_samples=-1,
+            reuse_actors=True,
+        ),
+        run_config=tune.RunConfig(
+            name="search",
+            storage_path=str(folder),
+            verbose=0,
+            stop=_Stopper(bridge),
+            failure_config=tune.FailureConfig(max_failures=0),
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+        ),
+    )
+    if not bridge.search.done:
+        tuner.fit()
 
 
 def plan(wanted: Wanted, nodes: list[dict[str, float]]) -> Resources:
@@ -256,20 +363,39 @@ def plan(wanted: Wanted, nodes: list[dict[str, float]]) -> Resources:
     workers = wanted.workers or sum(slots)
     holding = [node for node, slot in zip(nodes, slots, strict=True) if slot]
     cores = min(node.get("CPU", 1) for node in holding)
-    cpus = cores / math.ceil(workers / len(holding))
+    share = cores / math.ceil(workers / len(holding))
+    cpus = float(int(share)) if share > 1 else math.floor(1000 * share) / 1000  # Ray takes fractions below 1 only
     return Resources(
         workers=workers,
-        cpus=float(int(cpus)) if cpus > 1 else math.floor(1000 * cpus) / 1000,  # Ray takes fractions below 1 only
+        cpus=cpus,
         gpus=gpus,
         threads=max(1, int(cpus)),
         device=wanted.device if gpus or wanted.device != "auto" else "cpu",
+        slots=_slots(nodes, cpus, gpus),
     )
 
 
-def _worker_events(device: str, threads: int) -> Evaluate:
+def widened(resources: Resources, wanted: Wanted, nodes: list[dict[str, float]]) -> Resources:
+    """The same share for each worker on other nodes than before: as many workers as find room, if nobody said how many.
+
+    0 where no node is left that holds one: they are waited for.
+    """
+    slots = _slots(nodes, resources.cpus, resources.gpus)
+    return dataclasses.replace(resources, workers=wanted.workers or slots, slots=slots)
+
+
+def _slots(nodes: list[dict[str, float]], cpus: float, gpus: float) -> int:
+    """How many workers of that share find room."""
+    rooms = [int(node.get("CPU", 0) / cpus + 1e-9) for node in nodes]
+    if gpus:
+        rooms = [min(room, int(node.get("GPU", 0) / gpus + 1e-9)) for room, node in zip(rooms, nodes, strict=True)]
+    return sum(rooms)
+
+
+def _worker_events(device: str, threads: int, files: Files | None) -> Evaluate:
     from mlpspace.engines.worker import Worker  # and torch, in the worker's process
 
-    return Worker(device, threads).events
+    return Worker(device, threads, here=(lambda path: path) if files is None else files.here).events
 
 
 @contextmanager
@@ -283,8 +409,10 @@ def _cluster(wanted: Wanted) -> Iterator[None]:
             options |= {"address": "local", "include_dashboard": False, "object_store_memory": 256 * 2**20}
         else:
             options["address"] = wanted.address
+            # the nodes need what mlpspace needs, but not mlpspace: they get the one that runs here
+            options["runtime_env"] = {"py_modules": [str(Path(mlpspace.__file__).parent)]}
         if " " in sys.executable:  # Ray pastes it into a shell's line as it is, and then waits without end
-            options["runtime_env"] = {"py_executable": shlex.quote(sys.executable)}
+            options.setdefault("runtime_env", {})["py_executable"] = shlex.quote(sys.executable)
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")

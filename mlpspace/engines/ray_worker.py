@@ -13,9 +13,10 @@ from typing import Any
 import ray
 from ray import tune
 
-from mlpspace.errors import DeviceLost, UserError
+from mlpspace.errors import DataError, DeviceLost, UserError
 from mlpspace.measurement import Assignment, Evaluate, Event, Measurement, Progress
 
+PARKED_SECONDS = 1.0
 STEP_SECONDS = 0.2  # a worker reports what happened in about this time at once, so that quick trials take one message
 
 
@@ -25,6 +26,7 @@ class Work:
 
     assignment: Assignment  # without its state, which is large, and would be kept with the config of each old trial
     bounds: Mapping[str, tuple[float, float]]
+    make: Callable[[], Evaluate]  # of what evaluates, in the worker's process and once
     state: list[ray.ObjectRef] = field(default_factory=list)  # of the state, until the worker has it; or empty
 
     def __deepcopy__(self, memo: Any) -> Work:
@@ -32,14 +34,12 @@ class Work:
 
 
 class RayWorker(tune.Trainable):
-    """Evaluates one assignment after the other, each a generator of events.
+    """Evaluates one assignment after the other, each a generator of events."""
 
-    `make` makes what evaluates, in this process and once.
-    """
-
-    def setup(self, config: dict[str, Any], make: Callable[[], Evaluate] | None = None) -> None:
-        assert make is not None
-        self._evaluate = make()
+    def setup(self, config: dict[str, Any]) -> None:
+        self._evaluate = config["work"].make()
+        # the driver ends this worker if it hangs, and must know where a worker was that died
+        self._told = {"node": ray.get_runtime_context().get_node_id(), "pid": os.getpid()}
         self._begin(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -53,8 +53,17 @@ class RayWorker(tune.Trainable):
         if work.state:
             assignment = dataclasses.replace(assignment, state=ray.get(work.state[0]))
         self._events: Any = self._evaluate(assignment, work.bounds)
+        self._parked = False
+        self._unsaid = self._told  # goes with the first result of each trial
 
     def step(self) -> dict[str, Any]:
+        if self._parked:
+            time.sleep(PARKED_SECONDS)
+            return {}
+        told, self._unsaid = self._unsaid, {}
+        return told | self._some()
+
+    def _some(self) -> dict[str, Any]:
         events: list[Event] = []
         begun = time.monotonic()
         while time.monotonic() - begun < STEP_SECONDS:
@@ -69,6 +78,9 @@ class RayWorker(tune.Trainable):
                 return {"events": events, "done": True}
             except DeviceLost:
                 os._exit(1)  # the trial is given out again, to a process that has the device anew
+            except DataError as error:  # another node may have the dataset
+                self._parked = True
+                return {"events": events, "unfit": str(error)}
             except UserError as error:  # not this trial's fault: no trial can be evaluated
                 return {"events": events, "fatal": str(error), "done": True}
             except Exception as error:  # what goes wrong with a network comes as an event; this is a bug of ours

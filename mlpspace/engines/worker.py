@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,6 +24,7 @@ class Worker:
 
     device_name: str  # "auto", "cpu", "cuda" or "cuda:1"
     threads: int  # of the CPU, for training; a throughput measurement takes all of the machine
+    here: Callable[[str], str] = lambda path: path  # where a dataset lies on this node, if not where the driver has it
     _device: torch.device | None = None
     _quiet: QuietDevice | None = None
     _patience_s: float = OTHERS_PATIENCE_S
@@ -65,7 +66,8 @@ class Worker:
         asked_for = (assignment.dataset, assignment.data_path, *asked.values())
         if asked_for not in self._datasets:
             self._datasets.clear()  # one study has one dataset; never hold two on a device
+            path = None if assignment.data_path is None else self.here(assignment.data_path)
             with quiet.busy():  # decoding takes a core that a neighbour may be measuring on
-                loaded = load(assignment.dataset, assignment.data_path, **asked, seed=SPLIT_SEED)
+                loaded = load(assignment.dataset, path, **asked, seed=SPLIT_SEED)
                 self._datasets[asked_for] = loaded.to(device)
         return self._datasets[asked_for]
