@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import signal
@@ -13,11 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mlpspace import extension
+from mlpspace.address import Address
 from mlpspace.data import catalog
 from mlpspace.errors import DataError, SpaceError, StudyError, UserError, did_you_mean
-from mlpspace.manifest import manifest
+from mlpspace.manifest import Manifest, manifest, without_passwords
 from mlpspace.space import Space, load_space, read_space
 from mlpspace.space.reader import SAMPLERS
+from mlpspace.storage import holds_study, is_at, on_a_server, studies_in
 from mlpspace.study import Study, Trial
 from mlpspace.trial import SET_ASIDE
 
@@ -44,8 +48,12 @@ class Options:
     seed: int | None = None
     sampler: str | None = None  # a name, or module:Class
     engine: str = "ray"
+    keep: str = "front"  # of whose trials the weights are kept: "front", "all", "none"
+    checkpoint_every: float = 15.0  # seconds, about
     plain: bool = False
     named: bool = False  # --study was given
+    extend: bool = False  # the study's space becomes the file's, which is wider
+    storage: Address | None = None  # None: where the study is, and a new one in its folder
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,9 +84,9 @@ def search(file: str, folder: Path | None, options: Options, *, command: str, wr
     for name in options.data:
         if name != space.fidelity.dataset:
             raise DataError(f"--data {name}=...: the space uses {space.fidelity.dataset}, not {name}.")
-    study = _study_of(space, folder)
+    study = _study_of(space, folder, options.storage, extend=options.extend)
     total = options.trials or space.trials
-    if study is not None and _is_done(study, space, total):
+    if study is not None and not options.extend and _is_done(study, space, total):
         write(_nothing_added(study, total))
         return _outcome(study, space, total, options, file, interrupted=False, stopped=None)
     if study is not None and options.time_budget is not None and study.elapsed_seconds >= options.time_budget:
@@ -87,14 +95,19 @@ def search(file: str, folder: Path | None, options: Options, *, command: str, wr
     path = options.data.get(space.fidelity.dataset) or _data_path_of(study, space.fidelity.dataset)
     catalog.check(space.fidelity.dataset, path, space.classes)
     path = path and str(Path(path).resolve())
+    command = without_passwords(command)
+    noted = _noted(space, options, command, path)
     if study is None:
-        study = _create(folder or _next_folder(), space, command, path)
-        write(f"new study {study.folder}")
+        folder = folder or _next_folder()
+        study = Study.create(folder, space_text=space.text, manifest=noted.told, address=options.storage)
+        write(f"new study {study.folder}" + (f", its tables at {study.storage.name}" if options.storage else ""))
+        if options.storage is not None and options.storage.password is not None:
+            write("The password is kept nowhere. `mlpspace pareto` and the like take PGPASSWORD, or ~/.pgpass.")
     else:
         done = _done(study.trials())
         write(f"going on with {study.folder}: {done} of {total} trials done")
     interrupted, stopped, exhausted = _run(
-        study, space, options, total=total, data_path=path, command=command, write=write
+        study, space, options, total=total, data_path=path, command=command, noted=noted, write=write
     )
     return _outcome(study, space, total, options, file, interrupted=interrupted, stopped=stopped, exhausted=exhausted)
 
@@ -115,26 +128,42 @@ def check_sampler(name: str) -> None:
 # --- which study ----------------------------------------------------------------------------------------------------
 
 
-def _study_of(space: Space, folder: Path | None) -> Study | None:
+def _study_of(space: Space, folder: Path | None, address: Address | None, *, extend: bool) -> Study | None:
     """The study to go on with; None where a new one is to be made.
 
     Raises:
-        StudyError: `folder` holds another space; the text has the difference.
+        StudyError: `folder` holds another space; the text has the difference. Or its server cannot be reached.
     """
+    if extend and (folder is None or not holds_study(folder)):
+        raise UserError("--extend goes on with a study in a wider space: say which, with --study FOLDER.")
     if folder is not None:
-        if not (folder / "study.db").exists():
+        if not holds_study(folder):
             return None
-        study = Study(folder)
-        _refuse_another(space, study)
+        study = Study(folder, address=address)
+        if extend:
+            extension.check(study, _space_of(study), space)
+        else:
+            _refuse_another(space, study)
         return study
-    for database in sorted(STUDIES.glob("*/study.db")):
+    for place in studies_in(STUDIES):
+        if not _may_be(place, space, address):
+            continue
         try:
-            study = Study(database.parent)
-            if _space_of(study).id == space.id:
-                return study
-        except (StudyError, SpaceError, OSError):
+            return Study(place, address=address)
+        except StudyError:
+            if on_a_server(place):  # that it is away is no reason to begin anew
+                raise
             continue  # not ours to judge here: `mlpspace status` tells what is wrong with it
     return None
+
+
+def _may_be(place: Path, space: Space, address: Address | None) -> bool:
+    """Whether the study in `place` is of `space`, and where `address` says. No server is asked."""
+    try:
+        text = (place / "space.yaml").read_text(encoding="utf-8")
+        return is_at(place, address) and read_space(text, str(place / "space.yaml")).id == space.id
+    except (StudyError, SpaceError, OSError, UnicodeDecodeError):
+        return False
 
 
 def _space_of(study: Study) -> Space:
@@ -145,16 +174,18 @@ def _refuse_another(space: Space, study: Study) -> None:
     theirs = _space_of(study)
     if theirs.id == space.id:
         return
-    ours_said, theirs_said = space.said(), theirs.said()
     lines = [f"{study.folder} was searched with another space:"]
-    for name in sorted({*ours_said, *theirs_said}):
-        was, now = theirs_said.get(name, "not there"), ours_said.get(name, "not there")
-        if was != now:
-            lines.append(f"  {name} was {was}, is {now}")
+    lines += [f"  {line}" for line in extension.differences(theirs, space)]
     going_on = ["mlpspace", "search", str(study.folder / "space.yaml"), "--study", str(study.folder)]
     anew = ["mlpspace", "search", space.path, "--study", str(_next_folder())]
-    lines.append(f"  To go on:      {shlex.join(going_on)}")
-    lines.append(f"  To start anew: {shlex.join(anew)}")
+    wider = ["mlpspace", "search", space.path, "--study", str(study.folder), "--extend"]
+    lines.append(f"  To go on as before: {shlex.join(going_on)}")
+    try:
+        extension.check(study, theirs, space)
+        lines.append(f"  To go on in the wider space, with all that was measured: {shlex.join(wider)}")
+    except StudyError:
+        pass  # it is not wider
+    lines.append(f"  To start anew:      {shlex.join(anew)}")
     raise StudyError("\n".join(lines))
 
 
@@ -163,10 +194,15 @@ def _next_folder() -> Path:
     return next(STUDIES / f"run{n}" for n in range(1, len(taken) + 2) if f"run{n}" not in taken)
 
 
-def _create(folder: Path, space: Space, command: str, data_path: str | None) -> Study:
+def _noted(space: Space, options: Options, command: str, data_path: str | None) -> Manifest:
+    """What this session notes of itself."""
     data = {space.fidelity.dataset: data_path} if data_path else {}
-    told = manifest(command=command, space_id=space.id, data=data)
-    return Study.create(folder, space_text=space.text, manifest=told)
+    seeds = {"space": space.seed, "search": _seed(space, options)}
+    return manifest(command=command, space_id=space.id, data=data, seeds=seeds)
+
+
+def _seed(space: Space, options: Options) -> int:
+    return space.seed if options.seed is None else options.seed
 
 
 def _data_path_of(study: Study | None, dataset: str) -> str | None:
@@ -209,6 +245,7 @@ def _run(
     total: int,
     data_path: str | None,
     command: str,
+    noted: Manifest,
     write: Callable[[str], None],
 ) -> tuple[bool, str | None, bool]:
     """(whether it was interrupted, why the search stopped, whether nothing is left to draw).
@@ -226,16 +263,24 @@ def _run(
     from mlpspace.search import Search
     from mlpspace.stopping import Plateau
 
-    seed = space.seed if options.seed is None else options.seed
-    domain = SpaceDomain(space, data_path=data_path)
+    seed = _seed(space, options)
+    domain = SpaceDomain(space, data_path=data_path, checkpoint_s=options.checkpoint_every)
     sampler = sampling.make(options.sampler or space.sampler, domain, seed=seed)
     with ExitStack() as stack:
-        writer = stack.enter_context(study.writing(command, total=total))
+        writer = stack.enter_context(study.writing(command, total=total, manifest=noted.told))
+        noted.keep_diff(study.folder)  # by the one writer, as all that is noted
         if data_path is not None and data_path != _data_path_of(study, space.fidelity.dataset):
-            study.note_data(space.fidelity.dataset, data_path)  # by the one writer, as all that is noted
+            study.note_data(space.fidelity.dataset, data_path)
         view = stack.enter_context(_view(options, str(study.folder), write))
+        if options.extend:
+            extension.begin(study, space)
+        if extension.is_unfinished(study):
+            extension.translate(study, writer, space)
+            forget_optuna(study)
         trials = study.trials()
         tables = stack.enter_context(mirror(study, domain, trials))
+        extension.finish(study)
+        writer.transactions.note = tables.transactions.note = view.note
         search = Search(
             domain,
             writer=writer,
@@ -243,6 +288,8 @@ def _run(
             sampler=sampler,
             mirror=tables,
             shelf=Checkpoints(study.folder / "checkpoints"),
+            weights=None if options.keep == "none" else Checkpoints(study.folder / "weights"),
+            keep_all=options.keep == "all",
             limits=Limits(trials=total, seconds=math.inf if options.time_budget is None else options.time_budget),
             seed=seed,
             repeats=space.fidelity.repeats_on_front,
@@ -257,13 +304,20 @@ def _run(
         interrupt = stack.enter_context(_Interrupt(view.note))
         try:
             if not search.done:
-                _engine(search, options, interrupt)
+                _engine(search, options, interrupt, view.note, data_path)
         except KeyboardInterrupt:
             interrupt.seen = True
     if search.enough is not None and not interrupt.seen:
         hint = "To go on all the same, take `stop` out of the file's `search`, or make it more patient."
         return False, f"Stopped, as {search.enough}.\n  {hint}", True
     return interrupt.seen, search.stopped, search.exhausted
+
+
+def forget_optuna(study: Study) -> None:
+    """Optuna's tables know no space that changes: they are made anew, from the ledger."""
+    from mlpspace.optuna_tables import forget
+
+    forget(study.storage)
 
 
 @contextmanager
@@ -274,7 +328,7 @@ def mirror(study: Study, domain: SpaceDomain, trials: list[Trial]) -> Iterator[O
 
     distributions = {dim.name: distribution(dim) for dim, _ in domain.dimensions}
     tables = OptunaTables(
-        study.database,
+        study.storage,
         study_name=study.folder.resolve().name,
         directions=[objective.goal for objective in domain.objectives],
         metric_names=[objective.metric for objective in domain.objectives],
@@ -287,11 +341,13 @@ def mirror(study: Study, domain: SpaceDomain, trials: list[Trial]) -> Iterator[O
         tables.close()
 
 
-def _engine(search: Search, options: Options, interrupt: _Interrupt) -> None:
+def _engine(
+    search: Search, options: Options, interrupt: _Interrupt, note: Callable[[str], None], data_path: str | None
+) -> None:
     if options.engine == "inline":
         from mlpspace.engines import inline
 
-        inline.run(search, device=options.device, interrupted=lambda: interrupt.seen)
+        inline.run(search, device=options.device, interrupted=lambda: interrupt.seen, note=note)
         return
     from mlpspace.engines import ray_tune
 
@@ -300,31 +356,53 @@ def _engine(search: Search, options: Options, interrupt: _Interrupt) -> None:
         gpus_per_worker=options.gpus_per_worker,
         address=options.address,
         device=options.device,
+        data_path=data_path,
     )
-    ray_tune.run(search, wanted=wanted, interrupted=lambda: interrupt.seen)
+    ray_tune.run(search, wanted=wanted, interrupted=lambda: interrupt.seen, note=note)
 
 
 class _Interrupt:
-    """The first Ctrl-C asks the engine to end; the second one ends it at once."""
+    """The first Ctrl-C asks the engine to end; the second one ends it at once.
+
+    SIGTERM does the same, which is what a batch system sends before it kills, and SIGHUP, when the terminal is closed:
+    nobody can be told anything then.
+    """
+
+    SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
     def __init__(self, note: Callable[[str], None]) -> None:
         self.seen = False
         self._note = note
-        self._before: Any = None
+        self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> _Interrupt:
-        self._before = signal.signal(signal.SIGINT, self._handle)
+        self._before = {each: signal.signal(each, self._handle) for each in self.SIGNALS}
         return self
 
     def __exit__(self, *exc: object) -> None:
-        signal.signal(signal.SIGINT, self._before)
+        for each, handler in self._before.items():
+            signal.signal(each, handler)
 
     def _handle(self, number: int, frame: Any) -> None:
+        if number == signal.SIGHUP:
+            _to_nowhere()
         if self.seen:
             raise KeyboardInterrupt
         self.seen = True
+        word = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}.get(
+            signal.Signals(number), "the terminal is closed"
+        )
         with suppress(RuntimeError):  # it came in the middle of another line
-            self._note("Ctrl-C: the workers are ending. Once more ends at once; nothing that was measured is lost.")
+            self._note(f"{word}: the workers are ending. Once more ends at once; nothing that was measured is lost.")
+
+
+def _to_nowhere() -> None:
+    """A terminal that is gone refuses what is written to it, and the refusal would end the search before its time."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
 
 
 @contextmanager
@@ -363,6 +441,8 @@ def _outcome(
         words += ["--device", options.device]
     if options.engine != "ray":
         words += ["--engine", options.engine]
+    if options.keep != "front":
+        words += ["--keep", options.keep]
     return Outcome(
         study=study,
         space=space,

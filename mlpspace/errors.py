@@ -7,7 +7,13 @@ from collections.abc import Iterable
 
 
 class UserError(Exception):
-    """Something the user can mend. Its text says what was found, what would do, and what to type."""
+    """Something the user can mend. Its text says what was found, what would do, and what to type.
+
+    What was found may be anybody's, a file's name or what is in it: it is told in characters that can be printed.
+    """
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
 
 
 class SpaceError(UserError):
@@ -47,3 +53,13 @@ def did_you_mean(word: str, known: Iterable[str], listing: str = "") -> str:
     near = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
     question = f' Did you mean "{near[0]}"?' if near else ""
     return f"{question}\n  To see all: {listing}" if listing else f"{question} Known: {', '.join(names)}."
+
+
+def printable(text: str) -> str:
+    """`text` with what is no printable character written out: "\\x1b" would drive a terminal, "\\ud800" no file takes.
+
+    Line breaks stay, as what is told in several lines is ours.
+    """
+    if text.isprintable():  # nearly always
+        return text
+    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode("ascii") for c in text)

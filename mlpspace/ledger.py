@@ -1,97 +1,43 @@
-"""The ledger: our tables in a study's SQLite file, and the one writer who fills them.
+"""The ledger: our tables of a study, and the one writer who fills them.
 
-Each method of `Writer` is one committed transaction, so that a process killed at any instant leaves a file that holds
-every record whose call had returned and no half of any other. Optuna's tables live in the same file (`optuna_tables`).
+Each method of `Writer` is one committed transaction, so that a process killed at any instant leaves tables that hold
+every record whose call had returned and no half of any other. Where they are is `storage`'s business; Optuna's tables
+stand beside them (`optuna_tables`).
 """
 
 from __future__ import annotations
 
-import itertools
+import functools
 import json
+import math
 import os
-import shlex
 import socket
-import sqlite3
+import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.sqlite import insert
 
 from mlpspace.errors import StudyError
 from mlpspace.ledger_tables import (
     ELAPSED_SECONDS,
     ENDED,
+    ONCE,
     ORIGINS,
-    VERSION,
     architecture,
     bring_up_to_date,
     measurement,
     progress,
     refused,
     session,
-    tables,
     trial,
 )
 from mlpspace.measurement import Assignment, Measurement, Progress
-
-
-def set_pragmas(connection: sqlite3.Connection) -> None:
-    """Readers never wait for the writer, and the file survives any kill of the process. Neither holds on a network file
-    system, where WAL does not work."""
-    for pragma in ("journal_mode=WAL", "busy_timeout=30000", "foreign_keys=ON"):
-        connection.execute(f"PRAGMA {pragma}")
-
-
-def make(database: Path) -> None:
-    """A new file with our tables, empty."""
-    engine = writing_engine(database, mode="rwc")
-    with engine.begin() as connection:
-        tables.create_all(connection)
-        connection.exec_driver_sql(f"PRAGMA user_version={VERSION}")
-    engine.dispose()
-
-
-def check(connection: sa.Connection, database: Path) -> int:
-    """Our tables are there, and in a version that we read. Returns the version.
-
-    Raises:
-        StudyError: they are not; nothing was changed.
-    """
-    version = connection.exec_driver_sql("PRAGMA user_version").scalar_one()
-    if not sa.inspect(connection).has_table("trial") or version < 1:
-        raise not_a_study(database)
-    if version > VERSION:
-        raise StudyError(
-            f"{database} was written by a newer mlpspace (its tables are version {version}, this one reads up to"
-            f" {VERSION}). It is left as it is.\n  To read it: pip install --upgrade mlpspace"
-        )
-    return int(version)
-
-
-def _check_pages(connection: sa.Connection, database: Path) -> None:
-    """To write to a damaged file damages it further. Takes some 5 ms for 10 MB.
-
-    Raises:
-        StudyError: SQLite finds the file damaged; nothing was changed.
-    """
-    found = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar_one()
-    if found == "ok":
-        return
-    saved = database.with_name("recovered.db")
-    raise StudyError(
-        f"{database} is damaged ({str(found).splitlines()[-1]}); it is left as it is.\n"
-        f"  To save what can be read: sqlite3 {shlex.quote(str(database))} .recover | sqlite3 {shlex.quote(str(saved))}"
-    )
-
-
-def not_a_study(database: Path, why: str = "") -> StudyError:
-    """The error for a file that SQLite or we cannot read."""
-    return StudyError(
-        f"{database} is not a study database{f' or is damaged ({why})' if why else ''}; it is left as it is."
-    )
+from mlpspace.storage import Storage, Transactions
+from mlpspace.study_folder import check_folder
 
 
 @contextmanager
@@ -105,21 +51,26 @@ def locked(folder: Path) -> Iterator[None]:
     """
     import fcntl  # here, as a front can be read where there is no fcntl
 
+    check_folder(folder)
     path = folder / "lock"
     try:
         file = path.open("a+")
     except OSError as error:
         raise StudyError(f"{folder} cannot be written to ({error.strerror}).") from None
     with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            owner = path.read_text().strip() or "another process"
-            raise StudyError(
-                f"{folder} is being searched by {owner}; one study has one driver.\n"
-                f"  To watch it:     mlpspace status {folder}\n"
-                f"  To search beside it: give another folder, --study {folder.parent / 'NAME'}"
-            ) from None
+        for pause in (0.0, 0.02, 0.1, None):  # `driver_of` has it for an instant
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if pause is None:
+                    owner = path.read_text().strip() or "another process"
+                    raise StudyError(
+                        f"{folder} is being searched by {owner}; one study has one driver.\n"
+                        f"  To watch it:     mlpspace status {folder}\n"
+                        f"  To search beside it: give another folder, --study {folder.parent / 'NAME'}"
+                    ) from None
+                time.sleep(pause)
         file.truncate(0)
         file.write(f"pid {os.getpid()} on {socket.gethostname()}\n")
         file.flush()
@@ -144,51 +95,85 @@ def driver_of(folder: Path) -> str | None:
 @contextmanager
 def writing(
     folder: Path,
+    storage: Storage,
     command: str,
     total: int | None,
     clock: Callable[[], float],
     manifest: Mapping[str, Any] | None = None,
 ) -> Iterator[Writer]:
     """The writer of the study in `folder`, and a new session of it."""
-    with locked(folder):
-        database = folder / "study.db"
-        engine = writing_engine(database)
-        try:
-            with _transaction(engine, database) as connection:
-                check(connection, database)
-                _check_pages(connection, database)
-                bring_up_to_date(connection)
-                now = clock()
-                row = {
-                    "started": now,
-                    "seen": now,
-                    "host": socket.gethostname(),
-                    "pid": os.getpid(),
-                    "command": command,
-                    "total": total,
-                    "manifest": None if manifest is None else json.dumps(dict(manifest)),
-                }
-                key = connection.execute(sa.insert(session).values(row)).inserted_primary_key
-                assert key is not None
-            writer = Writer(engine, database, session_id=key[0], session_started=now, clock=clock)
-            yield writer
-            writer.heartbeat()
-        finally:
-            engine.dispose()
+    with locked(folder), storage.writing(alone=True) as transactions:
+        now = clock()
+        row = {
+            "started": now,
+            "seen": now,
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "command": _storable(command),
+            "total": total,
+            "manifest": None if manifest is None else json.dumps(dict(manifest)),
+        }
+
+        def begin(connection: sa.Connection) -> int:
+            version = storage.check(connection)
+            storage.check_whole(connection)
+            bring_up_to_date(connection, version)
+            storage.set_version(connection)
+            key = connection.execute(sa.insert(session).values(row)).inserted_primary_key
+            assert key is not None
+            return int(key[0])
+
+        session_id = transactions.run(begin)
+        writer = Writer(transactions, storage, session_id=session_id, session_started=now, clock=clock)
+        yield writer
+        writer.heartbeat()
 
 
-# written once: SQLAlchemy then compiles each of them once, which is half of what a write costs
-_ADD_ARCHITECTURE = insert(architecture).on_conflict_do_nothing()
-_STAYS = ("seconds", "deaths", "repeat_failed")  # of a trial that is begun again
-_BEGIN = insert(trial)
-_BEGIN = _BEGIN.on_conflict_do_update(
-    index_elements=["number"],
-    set_={column.name: _BEGIN.excluded[column.name] for column in trial.c if column.name not in _STAYS}
-    | {name: sa.func.coalesce(_BEGIN.excluded[name], trial.c[name]) for name in ("why", "label", "gain")}
-    | {"started": sa.case((trial.c.seconds > 0, trial.c.started), else_=_BEGIN.excluded.started)},
-)
-_RECORD = insert(measurement).prefix_with("OR REPLACE")
-_RECORD_PROGRESS = insert(progress).prefix_with("OR REPLACE")
+def _storable(text: str | None) -> str | None:
+    """Without what no database takes as text: half of a character, and in PostgreSQL the character 0."""
+    return None if text is None else text.replace("\0", "\ufffd").encode(errors="replace").decode()
+
+
+@dataclass(frozen=True)
+class _Upserts:
+    """The statements that are no standard SQL."""
+
+    add_architecture: sa.Insert
+    begin: sa.Insert
+    record: sa.Insert
+    record_progress: sa.Insert
+    refuse: sa.Insert
+
+
+# written once for each of the two: SQLAlchemy then compiles each statement once, which is half of what a write costs
+@functools.cache
+def _upserts(insert: Callable[[sa.Table], Any]) -> _Upserts:
+    stays = ("seconds", "deaths", "repeat_failed")  # of a trial that is begun again
+    begin = insert(trial)
+    begin = begin.on_conflict_do_update(
+        index_elements=["number"],
+        set_={column.name: begin.excluded[column.name] for column in trial.c if column.name not in stays}
+        | {name: sa.func.coalesce(begin.excluded[name], trial.c[name]) for name in ("why", "label", "gain")}
+        | {"started": sa.case((trial.c.seconds > 0, trial.c.started), else_=begin.excluded.started)},
+    )
+    return _Upserts(
+        insert(architecture).on_conflict_do_nothing(),
+        begin,
+        _replacing(insert(measurement), list(ONCE.expressions)),
+        _replacing(insert(progress), list(progress.primary_key)),
+        _replacing(insert(refused), list(refused.primary_key)),
+    )
+
+
+def _replacing(insert: Any, key: list[Any]) -> sa.Insert:
+    """The new row takes the place of the one with the same key."""
+    columns = insert.table.c
+    replaced: sa.Insert = insert.on_conflict_do_update(
+        index_elements=key, set_={column.name: insert.excluded[column.name] for column in columns}
+    )
+    return replaced
+
+
 _FORGET_BEYOND = sa.delete(progress).where(
     progress.c.trial == sa.bindparam("which"),
     progress.c.attempt == sa.bindparam("this_attempt"),
@@ -211,29 +196,31 @@ _FINISH = (
         ),
     )
 )
-_LOST = sa.update(trial).where(trial.c.number == sa.bindparam("which")).values(deaths=trial.c.deaths + 1)
+_DEATHS = sa.select(trial.c.deaths).where(trial.c.number == sa.bindparam("which"))
+_LOST = sa.update(trial).where(trial.c.number == sa.bindparam("which")).values(deaths=sa.bindparam("now_dead"))
 _REPEAT_FAILED = (
-    sa.update(trial).where(trial.c.number == sa.bindparam("which")).values(repeat_failed=sa.bindparam("reason"))
+    sa.update(trial).where(trial.c.number == sa.bindparam("which")).values(repeat_failed=sa.bindparam("why_not"))
 )
+_TRANSLATE = sa.update(trial).where(trial.c.number == sa.bindparam("which")).values(point=sa.bindparam("new_point"))
+_REFUSED = sa.select(refused.c.count).where(refused.c.reason == sa.bindparam("which"))
 _SEEN = sa.update(session).where(session.c.id == sa.bindparam("which")).values(seen=sa.bindparam("seen"))
 
 
 class Writer:
-    """What a search may write. Every method is one committed transaction."""
+    """What a search may write. Every method is one committed transaction, and one that may be repeated: where the word
+    that it is committed is lost on its way from a server, it is done again."""
 
     def __init__(
         self,
-        engine: sa.Engine,
-        database: Path,
+        transactions: Transactions,
+        storage: Storage,
         *,
         session_id: int,
         session_started: float,
         clock: Callable[[], float],
     ) -> None:
-        self.database = database
-        self._engine = engine
-        self._hasty = engine.execution_options(durable=False)  # no fsync a commit
-        self._file = _identity(database)
+        self.transactions = transactions
+        self._upserts = _upserts(storage.insert)
         self._session_id = session_id
         self._session_started = session_started
         self._clock = clock
@@ -284,11 +271,14 @@ class Writer:
             "tokens": tokens,
             "activations": activations,
         }
-        with self._write() as (connection, now):
-            connection.execute(_ADD_ARCHITECTURE, network)
-            connection.execute(_BEGIN, row | {"number": assignment.trial, "started": now, "resumed": now})
-            beyond = {"which": assignment.trial, "this_attempt": assignment.attempt, "epochs": epochs}
-            connection.execute(_FORGET_BEYOND, beyond)
+        beyond = {"which": assignment.trial, "this_attempt": assignment.attempt, "epochs": epochs}
+        now = self._clock()
+        self._write(
+            (self._upserts.add_architecture, network),
+            (self._upserts.begin, row | {"number": assignment.trial, "started": now, "resumed": now}),
+            (_FORGET_BEYOND, beyond),
+            now=now,
+        )
 
     def record(self, assignment: Assignment, measured: Measurement) -> None:
         """A measurement of the trial; the same one of the same attempt replaces itself."""
@@ -303,8 +293,7 @@ class Writer:
             "seed": assignment.seed,
             "repeat": assignment.repeat,
         }
-        with self._write() as (connection, _):
-            connection.execute(_RECORD, row)
+        self._write((self._upserts.record, {name: _known(value) for name, value in row.items()}))
 
     def record_progress(self, assignment: Assignment, told: Progress) -> None:
         """A finished epoch, for the trial's curve. Of a training anew nothing is kept: the curve is the trial's."""
@@ -315,11 +304,10 @@ class Writer:
             "trial": assignment.trial,
             "attempt": assignment.attempt,
             "epoch": told.epoch,
-            "loss": told.loss,
-            "accuracy": told.accuracy,
+            "loss": _known(told.loss),
+            "accuracy": _known(told.accuracy),
         }
-        with self._write(durable=False) as (connection, _):
-            connection.execute(_RECORD_PROGRESS, row)
+        self._write((self._upserts.record_progress, row), durable=False)
 
     def finish(self, number: int, state: str, reason: str | None = None, detail: str | None = None) -> None:
         """The trial ends, or waits at a rung: one of ENDED, with the reason that the front counts by.
@@ -327,128 +315,61 @@ class Writer:
         What is paused may be begun again, or be stopped: then it ended when it was paused.
         """
         assert state in ENDED, state
-        with self._write() as (connection, now):
-            row = {"state": state, "reason": reason, "detail": detail, "now": now, "which": number}
-            done = connection.execute(_FINISH, row | {"session_started": self._session_started})
-            assert done.rowcount == 1, f"trial {number} was never begun"
+        now = self._clock()
+        row = {"state": state, "reason": _storable(reason), "detail": _storable(detail), "now": now, "which": number}
+        (rows,) = self._write((_FINISH, row | {"session_started": self._session_started}), now=now)
+        assert rows == 1, f"trial {number} was never begun"
 
     def lost(self, number: int) -> None:
         """The worker that had the trial died."""
-        with self._write() as (connection, _):
-            connection.execute(_LOST, {"which": number})
+        deaths = self._look_up(_DEATHS, number) + 1  # and not one more than the row says: that may be said twice
+        self._write((_LOST, {"which": number, "now_dead": deaths}))
+
+    def translate(self, points: Mapping[int, Mapping[str, Any]]) -> None:
+        """The points of trials, in the dimensions of a wider space; all of them or none."""
+        rows = [
+            {"which": number, "new_point": json.dumps(dict(point), sort_keys=True)} for number, point in points.items()
+        ]
+        self._write(*((_TRANSLATE, row) for row in rows))
 
     def repeat_failed(self, number: int, reason: str) -> None:
         """The trial could not be trained anew, and is not tried again."""
-        with self._write() as (connection, _):
-            connection.execute(_REPEAT_FAILED, {"which": number, "reason": reason})
+        self._write((_REPEAT_FAILED, {"which": number, "why_not": _storable(reason)}))
 
     def refuse(self, reason: str, count: int = 1) -> None:
         """So many draws were refused before they became trials."""
-        add = insert(refused).values(reason=reason, count=count)
-        with self._write() as (connection, _):
-            connection.execute(
-                add.on_conflict_do_update(index_elements=["reason"], set_={"count": refused.c.count + count})
-            )
+        self._write((self._upserts.refuse, {"reason": reason, "count": self._look_up(_REFUSED, reason) + count}))
 
     def heartbeat(self) -> None:
         """Nothing to write, but the search lives: `elapsed_seconds` counts up to here."""
-        with self._write(durable=False):
-            pass
+        self._write(durable=False)
 
     def sync(self) -> None:
         """All that was written so far survives a power cut too; else the last epochs of curves may not."""
-        with self._write():
-            pass
+        self._write()
 
     @property
     def elapsed_seconds(self) -> float:
         """Time that all sessions of this study have searched, up to the last write."""
-        with _transaction(self._engine, self.database) as connection:
-            return float(connection.execute(ELAPSED_SECONDS).scalar_one())
+        return self.transactions.run(lambda connection: float(connection.execute(ELAPSED_SECONDS).scalar_one()))
 
-    @contextmanager
-    def _write(self, *, durable: bool = True) -> Iterator[tuple[sa.Connection, float]]:
-        engine = self._engine if durable else self._hasty
-        self._check_in_place()
-        with _transaction(engine, self.database) as connection:
-            now = self._clock()
-            connection.execute(_SEEN, {"which": self._session_id, "seen": now})
-            yield connection, now
+    def _look_up(self, count: sa.Select[Any], which: int | str) -> int:
+        """A count as it stands; 0: there is none. Nobody else writes between this and what follows."""
+        return self.transactions.run(lambda connection: connection.scalar(count, {"which": which}) or 0)
 
-    def _check_in_place(self) -> None:
-        """SQLite would go on writing to a file that has no name any more, and all of it would be lost at the end.
+    def _write(
+        self, *steps: tuple[sa.Executable, Mapping[str, Any]], now: float | None = None, durable: bool = True
+    ) -> list[int]:
+        """One transaction, as of `now`. Returns how many rows each step met."""
+        seen = {"which": self._session_id, "seen": self._clock() if now is None else now}
 
-        Raises:
-            StudyError: the file was deleted or replaced; what it held is kept under another name.
-        """
-        if _identity(self.database) == self._file:
-            return
-        kept = _rescue(self._engine, self.database)
-        mend = shlex.join(["mv", str(kept), str(self.database)])
-        raise StudyError(
-            f"{self.database} was deleted or replaced while the search ran. All that it held is in {kept}.\n"
-            f"  To go on: {mend}\n"
-            "  and then the same command again. If the folder is gone, put back its space.yaml and manifest.json too."
-        )
+        def take(connection: sa.Connection) -> list[int]:
+            connection.execute(_SEEN, seen)
+            return [connection.execute(statement, row).rowcount for statement, row in steps]
+
+        return self.transactions.run(take, durable=durable)
 
 
-def _identity(file: Path) -> tuple[int, int] | None:
-    """What tells a file from another of the same name; None where there is none."""
-    try:
-        found = file.stat()
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino
-
-
-def _rescue(engine: sa.Engine, database: Path) -> Path:
-    """A copy of what an open connection still sees of a file whose name is gone."""
-    places = [database.parent, database.parent.parent, Path.cwd()]
-    folder = next(place for place in places if place.is_dir())
-    taken = {path.name for path in folder.iterdir()}
-    names = (f"{database.parent.name}-rescued{f'-{n}' if n else ''}.db" for n in itertools.count())
-    kept = folder / next(name for name in names if name not in taken)
-    held = engine.raw_connection()
-    try:
-        with closing(sqlite3.connect(kept)) as copy:
-            held.driver_connection.backup(copy)  # type: ignore[union-attr]
-    finally:
-        held.close()
-    return kept
-
-
-@contextmanager
-def _transaction(engine: sa.Engine, database: Path) -> Iterator[sa.Connection]:
-    try:
-        with engine.begin() as connection:
-            yield connection
-    except sa.exc.OperationalError as error:  # a full disk, a folder turned read-only, a lock held for half a minute
-        raise StudyError(
-            f"{database} cannot be written to ({error.orig}). What was written stays; mend and go on."
-        ) from None
-    except sa.exc.IntegrityError:
-        raise  # ours: a record of a trial that was never begun
-    except sa.exc.DatabaseError as error:
-        raise not_a_study(database, str(error.orig)) from None
-
-
-def writing_engine(database: Path, mode: str = "rw") -> sa.Engine:
-    """An engine for the one writer: its transactions take the write lock at once."""
-
-    def connect() -> sqlite3.Connection:
-        connection = sqlite3.connect(f"{database.resolve().as_uri()}?mode={mode}", uri=True, check_same_thread=False)
-        # without an isolation level the driver starts no transaction of its own, and the BEGIN below takes the write
-        # lock at once instead of failing to upgrade to it later
-        connection.isolation_level = None
-        set_pragmas(connection)
-        return connection
-
-    def begin(connection: sa.Connection) -> None:
-        # in WAL mode FULL is one fsync a commit: what was said to be measured survives a power cut; NORMAL is none
-        durable = connection.get_execution_options().get("durable", True)
-        connection.exec_driver_sql(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
-
-    engine = sa.create_engine("sqlite://", creator=connect, poolclass=sa.pool.QueuePool, pool_size=1)
-    sa.event.listen(engine, "begin", begin)
-    return engine
+def _known(value: Any) -> Any:
+    """SQLite keeps what is no number as null, PostgreSQL as what is no number."""
+    return None if isinstance(value, float) and math.isnan(value) else value

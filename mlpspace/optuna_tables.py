@@ -1,4 +1,4 @@
-"""Optuna's own tables in a study's file, so that optuna-dashboard and `optuna.load_study` open it as it is.
+"""Optuna's own tables beside the ledger's, so that optuna-dashboard and `optuna.load_study` open it as it is.
 
 They repeat what Optuna has a word for: numbers, parameters, states, final values. The ledger stays the truth: it is
 written first, and `reconcile` brings these tables in line after a crash between the two.
@@ -18,30 +18,30 @@ import json
 import math
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from datetime import datetime
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.sqlite import insert
 
-from mlpspace import ledger
 from mlpspace.errors import StudyError
-from mlpspace.study import Trial
+from mlpspace.storage import Storage
+from mlpspace.trial import Trial
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
+
+T = TypeVar("T")
 
 _FINISHED = ("COMPLETE", "PRUNED", "FAIL")
 
 
 class OptunaTables:
-    """One Optuna study in `database`, opened or made."""
+    """One Optuna study in `storage`, opened or made."""
 
     def __init__(
         self,
-        database: str | Path,
+        storage: Storage,
         *,
         study_name: str,
         directions: Sequence[str],
@@ -50,7 +50,7 @@ class OptunaTables:
     ) -> None:
         """
         Args:
-            database: the study.db of a study; only its one driver writes to it.
+            storage: of a study; only its one driver writes to it.
             directions: "maximize" or "minimize" for each of `metric_names`.
             distributions_of: point -> name -> Optuna distribution.
 
@@ -58,16 +58,15 @@ class OptunaTables:
             StudyError: the Optuna study in it has other objectives, or needs another Optuna.
         """
         self.metric_names = tuple(metric_names)
-        self._database = Path(database)
+        self._storage = storage
         self._distributions_of = distributions_of
-        self._study_id = _open(self._database, study_name, directions, self.metric_names)
-        # no fsync a commit: what a power cut takes, `reconcile` brings back
-        self._engine = ledger.writing_engine(self._database).execution_options(durable=False)
+        self._study_id = _open(storage, study_name, directions, self.metric_names)
+        self._held = ExitStack()
+        self.transactions = self._held.enter_context(storage.writing())
         told = sa.MetaData()
-        told.reflect(self._engine, only=lambda name, _: name.startswith("trial") and name != "trial")
+        told.reflect(self.transactions.engine, only=lambda name, _: name.startswith("trial") and name != "trial")
         self._tables = told.tables
-        with self._engine.begin() as connection:
-            self._ids: dict[int, int] = {number: trial_id for number, trial_id, _ in self._rows(connection)}
+        self._ids: dict[int, int] = {number: trial_id for number, trial_id, _ in self._run(self._rows)}
 
     def begin(
         self,
@@ -92,32 +91,37 @@ class OptunaTables:
             return
         distributions = self._distributions_of(point)
         assert point.keys() == distributions.keys()
-        with self._engine.begin() as connection:
+        drawn = [
+            {
+                "param_name": name,
+                "param_value": distributions[name].to_internal_repr(value),
+                "distribution_json": distribution_to_json(distributions[name]),
+            }
+            for name, value in point.items()
+        ]
+        at = datetime.now() if started is None else datetime.fromtimestamp(started)
+        tried = False
+
+        def add(connection: sa.Connection) -> int:
+            nonlocal tried
+            known = {each: trial_id for each, trial_id, _ in self._rows(connection)} if tried else {}
+            if number in known:  # it was committed, and just the word of it was lost
+                return known[number]
+            tried = True
             trials = self._tables["trials"]
             held = sa.select(sa.func.count()).where(trials.c.study_id == self._study_id)
             if connection.execute(held).scalar_one() != number:
                 raise self._not_ours(number)
-            row = {
-                "number": number,
-                "study_id": self._study_id,
-                "state": "RUNNING",
-                "datetime_start": datetime.now() if started is None else datetime.fromtimestamp(started),
-            }
+            row = {"number": number, "study_id": self._study_id, "state": "RUNNING", "datetime_start": at}
             key = connection.execute(sa.insert(trials).values(row)).inserted_primary_key
             assert key is not None
-            drawn = [
-                {
-                    "trial_id": key[0],
-                    "param_name": name,
-                    "param_value": distributions[name].to_internal_repr(value),
-                    "distribution_json": distribution_to_json(distributions[name]),
-                }
-                for name, value in point.items()
-            ]
             if drawn:
-                connection.execute(sa.insert(self._tables["trial_params"]), drawn)
+                rows = [{**each, "trial_id": key[0]} for each in drawn]
+                connection.execute(sa.insert(self._tables["trial_params"]), rows)
             self._set_attrs(connection, "trial_user_attributes", key[0], user_attrs or {})
-        self._ids[number] = key[0]
+            return int(key[0])
+
+        self._ids[number] = self._run(add)
 
     def pause(self, number: int, reason: str, *, ended: float | None = None) -> None:
         """A trial of ours waits at a rung, or is stopped: no constraint was broken.
@@ -126,23 +130,30 @@ class OptunaTables:
             reason: such as "paused at rung 1, 6 epochs"; `reconcile` puts `Trial.standing` in its place.
             ended: seconds since 1970; None: now.
         """
-        with self._engine.begin() as connection:
+
+        def write(connection: sa.Connection) -> None:
             self._set_attrs(connection, "trial_user_attributes", self._ids[number], {"reason": reason})
             self._set_state(connection, number, "PRUNED", ended)
+
+        self._run(write)
 
     def resume(self, number: int) -> None:
         """A trial of ours that was paused goes on."""
         trial_id = self._ids[number]
-        with self._engine.begin() as connection:
+
+        def write(connection: sa.Connection) -> None:
             for table, key in (("trial_user_attributes", "reason"), ("trial_system_attributes", "constraints")):
                 c = self._tables[table].c
                 connection.execute(sa.delete(self._tables[table]).where(c.trial_id == trial_id, c.key == key))
             self._set_state(connection, number, "RUNNING")
 
+        self._run(write)
+
     def finish(self, number: int, values: Sequence[float] | None, reason: str | None = None) -> None:
         """A trial of ours ends: with its finite values in the order of `metric_names`, or None, infeasible."""
         trial_id = self._ids[number]
-        with self._engine.begin() as connection:
+
+        def write(connection: sa.Connection) -> None:
             if values is None:
                 self._set_attrs(connection, "trial_user_attributes", trial_id, {"reason": reason} if reason else {})
                 # a positive constraint is a broken one; Optuna 5 still reads this key, optuna-dashboard no other
@@ -154,8 +165,12 @@ class OptunaTables:
                     {"trial_id": trial_id, "objective": i, "value": value, "value_type": "FINITE"}
                     for i, value in enumerate(values)
                 ]
-                connection.execute(sa.insert(self._tables["trial_values"]), rows)
+                table = self._tables["trial_values"]
+                connection.execute(sa.delete(table).where(table.c.trial_id == trial_id))  # if this is said again
+                connection.execute(sa.insert(table), rows)
             self._set_state(connection, number, "PRUNED" if values is None else "COMPLETE")
+
+        self._run(write)
 
     def reconcile(self, trials: Iterable[Trial]) -> None:
         """Make these tables say what the ledger says: what a crash kept from them is added.
@@ -170,8 +185,7 @@ class OptunaTables:
         strangers = self._ids.keys() - ours.keys()
         if strangers:
             raise self._not_ours(min(strangers))
-        with self._engine.begin() as connection:
-            told = self._told(connection)
+        told = self._run(self._told)
         for number, trial in sorted(ours.items()):
             if number not in self._ids:
                 self.begin(number, trial.point or {}, user_attrs(trial), started=trial.started)
@@ -190,8 +204,12 @@ class OptunaTables:
             self.finish(number, known if trial.state == "complete" else None, trial.reason)
 
     def close(self) -> None:
-        """Let go of the file."""
-        self._engine.dispose()
+        """Let go of them."""
+        self._held.close()
+
+    def _run(self, do: Callable[[sa.Connection], T]) -> T:
+        # no fsync a commit: what a power cut takes, `reconcile` brings back
+        return self.transactions.run(do, durable=False)
 
     def _rows(self, connection: sa.Connection) -> list[tuple[int, int, str]]:
         trials = self._tables["trials"].c
@@ -218,18 +236,18 @@ class OptunaTables:
     def _set_attrs(self, connection: sa.Connection, table: str, trial_id: int, attrs: Mapping[str, Any]) -> None:
         rows = [{"trial_id": trial_id, "key": key, "value_json": json.dumps(value)} for key, value in attrs.items()]
         if rows:
-            add = insert(self._tables[table])
+            add = self._storage.insert(self._tables[table])
             keys, value = ["trial_id", "key"], {"value_json": add.excluded.value_json}
             connection.execute(add.on_conflict_do_update(index_elements=keys, set_=value), rows)
 
     def _not_ours(self, number: int) -> StudyError:
         return StudyError(
-            f"{self._database}: trial {number} of Optuna's tables was not made by mlpspace. One study has one driver:"
-            " optuna-dashboard and optuna.load_study may read it, not add to it. It is left as it is."
+            f"{self._storage.name}: trial {number} of Optuna's tables was not made by mlpspace. One study has one"
+            " driver: optuna-dashboard and optuna.load_study may read it, not add to it. It is left as it is."
         )
 
 
-def _open(database: Path, study_name: str, directions: Sequence[str], metric_names: tuple[str, ...]) -> int:
+def _open(storage: Storage, study_name: str, directions: Sequence[str], metric_names: tuple[str, ...]) -> int:
     """The id of the Optuna study of that name, made if there is none."""
     import optuna
     from optuna.exceptions import DuplicatedStudyError
@@ -239,26 +257,39 @@ def _open(database: Path, study_name: str, directions: Sequence[str], metric_nam
     verbosity = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)  # else it announces the study on stderr
     try:
-        storage = optuna.storages.RDBStorage(f"sqlite:///{database}")
-        # a folder that was renamed keeps its one study, under the name that it was made with
-        study_name = next((study.study_name for study in storage.get_all_studies()), study_name)
-        with suppress(DuplicatedStudyError):
-            storage.create_new_study(wanted, study_name)
-        study = optuna.load_study(study_name=study_name, storage=storage)
-        if study.directions != wanted or (study.metric_names or list(metric_names)) != list(metric_names):
-            raise StudyError(f"{database} holds an Optuna study of other objectives; it is left as it is.")
-        if study.metric_names is None:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-                study.set_metric_names(list(metric_names))
-        study_id: int = storage.get_study_id_from_name(study_name)
-        storage.remove_session()
-        storage.engine.dispose()
-    except RuntimeError as error:  # tables of another Optuna; it says what to type
-        raise StudyError(f"{database}: {error}") from None
+        with storage.telling():
+            tables = optuna.storages.RDBStorage(**storage.for_optuna())
+            # a folder that was renamed keeps its one study, under the name that it was made with
+            study_name = next((study.study_name for study in tables.get_all_studies()), study_name)
+            with suppress(DuplicatedStudyError):
+                tables.create_new_study(wanted, study_name)
+            study = optuna.load_study(study_name=study_name, storage=tables)
+            if study.directions != wanted or (study.metric_names or list(metric_names)) != list(metric_names):
+                raise StudyError(f"{storage.name} holds an Optuna study of other objectives; it is left as it is.")
+            if study.metric_names is None:
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+                    study.set_metric_names(list(metric_names))
+            study_id: int = tables.get_study_id_from_name(study_name)
+            tables.remove_session()
+            tables.engine.dispose()
+    except (RuntimeError, optuna.exceptions.StorageInternalError) as error:  # such as tables of another Optuna
+        raise StudyError(f"{storage.name}: {error}") from None
     finally:
         optuna.logging.set_verbosity(verbosity)
     return study_id
+
+
+def forget(storage: Storage) -> None:
+    """Take all of Optuna's studies out of these tables; the ledger's are left alone."""
+    import optuna
+
+    with storage.telling():
+        tables = optuna.storages.RDBStorage(**storage.for_optuna())
+        for study in tables.get_all_studies():
+            tables.delete_study(study._study_id)
+        tables.remove_session()
+        tables.engine.dispose()
 
 
 def user_attrs(trial: Trial) -> dict[str, Any]:

@@ -39,6 +39,13 @@ class Recipe(Checked):
 
     @staticmethod
     def from_json(text: str) -> Recipe:
-        """The recipe that `to_json` wrote."""
-        told: dict[str, Any] = json.loads(text)
-        return Recipe(**{**told, "augmentation": Augmentation(**told["augmentation"])})
+        """The recipe that `to_json` wrote.
+
+        Raises:
+            ValueError: the text is none.
+        """
+        try:
+            told: dict[str, Any] = json.loads(text)
+            return Recipe(**{**told, "augmentation": Augmentation(**told["augmentation"])})
+        except (TypeError, KeyError, RecursionError) as error:  # of an unknown field, or one that is not there
+            raise ValueError(f"not a recipe: {error}") from None

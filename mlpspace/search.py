@@ -481,7 +481,7 @@ class Search:
             return None
         at_best = dataclasses.replace(running.seen, accuracy={self._last: top})
         costs = at_best.costs(self.objectives, self._last)
-        if costs is None or not _is_dominated(costs, front):
+        if costs is None or not np.any(np.all(np.array(front) <= np.array(costs), axis=1)):
             return None
         epochs = self.domain.epochs
         return (
@@ -630,8 +630,8 @@ class Search:
             return
         trained = dataclasses.replace(running.seen, accuracy={self._last: measured.value})
         costs = trained.costs(self.objectives, self._last)
-        front = [result.costs for result in self._comparable()]
-        if self._keep_all or not _is_dominated(costs, front):
+        others = [result.costs for result in self._comparable() if result.number != running.assignment.trial]
+        if self._keep_all or (costs is not None and pareto_front(np.array([*others, costs]))[-1]):
             self._weights.put(running.assignment.trial, running.checkpoint)
 
     def _clear_weights(self) -> None:
@@ -783,11 +783,6 @@ class Search:
             "macs": running.counts.macs,
         }
         return told | ({"fixed_point": running.label} if running.label else {})
-
-
-def _is_dominated(costs: tuple[float, ...] | None, front: Sequence[tuple[float, ...] | None]) -> bool:
-    """Whether something of the front is at least as good in all."""
-    return costs is not None and bool(front) and bool(np.any(np.all(np.array(front) <= np.array(costs), axis=1)))
 
 
 def _seed(*entropy: int) -> int:

@@ -1,12 +1,12 @@
 """A study: all trials of one space, on disk. Opening one only ever reads; `writing` gives the one writer.
 
-A study is a folder: `space.yaml` as it was given, `manifest.json`, `study.db` (SQLite: our ledger and Optuna's tables).
+A study is a folder: `space.yaml` as it was given, `manifest.json`, and `study.db` (SQLite: our ledger and Optuna's
+tables) or `storage.json`, which says on which server these tables are.
 """
 
 from __future__ import annotations
 
 import json
-import sqlite3
 import statistics
 import time
 from collections import defaultdict
@@ -17,9 +17,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import sqlalchemy as sa
 
-from mlpspace import ledger, ledger_tables
+from mlpspace import ledger, ledger_rows, ledger_tables
+from mlpspace.address import Address
 from mlpspace.errors import StudyError
 from mlpspace.ledger import Writer
+from mlpspace.session import Session
+from mlpspace.sqlite_file import SqliteFile
+from mlpspace.storage import UNFINISHED, Storage, make_storage, storage_of, studies_in
+from mlpspace.study_folder import check_folder, read_text
 from mlpspace.trial import Epoch, Record, Trial
 
 if TYPE_CHECKING:
@@ -27,7 +32,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_FILES = ("space.yaml", "manifest.json", "study.db")
+_UNFINISHED = {"lock", "space.yaml", "manifest.json", *UNFINISHED}
 
 
 class Study:
@@ -38,45 +43,66 @@ class Study:
         >>> study.frame().sort_values("accuracy_percent")  # doctest: +SKIP
     """
 
-    def __init__(self, folder: str | Path) -> None:
+    def __init__(self, folder: str | Path, *, address: Address | None = None) -> None:
         """Open a study for reading. Nothing is created or written, also while a search writes to it.
+
+        Args:
+            address: of a study on a server, for the user and the password to go there with; else they are found as
+                PostgreSQL's own tools find them.
 
         Raises:
             StudyError: there is none in `folder`, it is no study, or a newer mlpspace wrote it.
         """
         self.folder = Path(folder)
-        self.database = self.folder / "study.db"
-        if not self.database.is_file():
+        check_folder(self.folder)
+        storage = storage_of(self.folder, address)
+        if storage is None:
             raise _no_study_at(self.folder)
-        self._read(lambda connection: ledger.check(connection, self.database))
+        self.storage: Storage = storage
+        self._read(storage.check)
+
+    @property
+    def database(self) -> Path:
+        """The SQLite file, where the tables are in one."""
+        assert isinstance(self.storage, SqliteFile), f"the tables are at {self.storage.name}"
+        return self.storage.path
 
     @classmethod
-    def create(cls, folder: str | Path, *, space_text: str, manifest: Mapping[str, Any]) -> Study:
+    def create(
+        cls, folder: str | Path, *, space_text: str, manifest: Mapping[str, Any], address: Address | None = None
+    ) -> Study:
         """A new study without trials. One whose making was cut off is made anew.
 
+        Args:
+            address: of the server that shall hold its tables; None: they are in the folder.
+
         Raises:
-            StudyError: `folder` already holds something, or cannot be made.
+            StudyError: `folder` already holds something, or the study cannot be made there.
         """
         folder = Path(folder)
+        found = folder.exists()
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise StudyError(f"{folder} cannot be made ({error.strerror}).") from None
         with ledger.locked(folder):
-            # study.db gets its name last, so a folder with it is whole and one without it was cut off
-            unfinished = {"lock", "space.yaml", "manifest.json", "study.db.new", "study.db.new-wal", "study.db.new-shm"}
-            held = sorted(path.name for path in folder.iterdir() if path.name not in unfinished)
+            # what says where the tables are gets its name last: a folder with it is whole, one without it was cut off
+            held = sorted(path.name for path in folder.iterdir() if path.name not in _UNFINISHED)
             if held:
                 raise StudyError(
                     f"{folder} already holds {', '.join(held[:3])}; a new study takes a folder of its own."
                 )
-            for name in unfinished - {"lock"}:
-                (folder / name).unlink(missing_ok=True)
             (folder / "space.yaml").write_text(space_text, encoding="utf-8")
             (folder / "manifest.json").write_text(json.dumps(dict(manifest), indent=2) + "\n", encoding="utf-8")
-            ledger.make(folder / "study.db.new")
-            (folder / "study.db.new").rename(folder / "study.db")
-        return cls(folder)
+            try:
+                make_storage(folder, address)
+            except StudyError:  # the server is not there, or not for us: no half of a study is left to be asked about
+                for name in _UNFINISHED:
+                    (folder / name).unlink(missing_ok=True)
+                if not found:
+                    folder.rmdir()
+                raise
+        return cls(folder, address=address)
 
     @contextmanager
     def writing(
@@ -93,24 +119,19 @@ class Study:
         Raises:
             StudyError: another process is writing; the text names its host and pid.
         """
-        with ledger.writing(self.folder, command, total, clock, manifest) as writer:
+        with ledger.writing(self.folder, self.storage, command, total, clock, manifest) as writer:
             yield writer
 
     @property
     def space_text(self) -> str:
         """The space file as it was given."""
-        return self._text("space.yaml")
+        return read_text(self.folder / "space.yaml")
 
     @property
     def manifest(self) -> dict[str, Any]:
         """What was noted when the study was made: versions, machine, command."""
-        try:
-            told: dict[str, Any] = json.loads(self._text("manifest.json"))
-        except ValueError as error:
-            raise StudyError(
-                f"{self.folder / 'manifest.json'} is no JSON ({error}). The trials are not harmed."
-            ) from None
-        return told
+        path = self.folder / "manifest.json"
+        return ledger_rows.json_object(read_text(path), str(path))
 
     def note_data(self, dataset: str, path: str) -> None:
         """The dataset lies elsewhere now: the next session looks there."""
@@ -119,45 +140,50 @@ class Study:
         new.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
         new.replace(self.folder / "manifest.json")
 
-    def _text(self, name: str) -> str:
-        try:
-            return (self.folder / name).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise StudyError(
-                f"{self.folder / name} cannot be read ({error}). It was written when the study was made: put it back."
-            ) from None
-
     @property
     def elapsed_seconds(self) -> float:
         """Time that all sessions have searched, up to the last write."""
-        return self._read(lambda connection: float(connection.execute(ledger_tables.ELAPSED_SECONDS).scalar_one()))
+        return self._read(lambda connection: self._seconds(connection, ledger_tables.ELAPSED_SECONDS)) or 0.0
 
     @property
     def last_seen(self) -> float | None:
         """When a search last wrote here, seconds since 1970; None if none ever did."""
-        return self._read(lambda connection: connection.execute(ledger_tables.LAST_SEEN).scalar_one())
+        return self._read(lambda connection: self._seconds(connection, ledger_tables.LAST_SEEN))
+
+    def _seconds(self, connection: sa.Connection, query: sa.Select[Any]) -> float | None:
+        return ledger_rows.seconds(connection.execute(query).scalar_one(), self.storage.name)
 
     @property
     def total(self) -> int | None:
         """How many trials the latest search was after; None if that is not known."""
-        return self._read(lambda connection: connection.execute(ledger_tables.TOTAL).scalar_one_or_none())
+        return self._read(
+            lambda connection: ledger_rows.total(
+                connection.execute(ledger_tables.TOTAL).scalar_one_or_none(), self.storage.name
+            )
+        )
 
     @property
     def driver(self) -> str | None:
         """Which process is searching here now, "pid 17 on laptop"; None if none is."""
-        return ledger.driver_of(self.folder)
+        return ledger.driver_of(self.folder) or self.storage.driver()
 
     @property
     def refused(self) -> dict[str, int]:
         """Reason -> draws that were refused before they became trials, the commonest first."""
         query = sa.select(ledger_tables.refused.c.reason, ledger_tables.refused.c.count).order_by(
-            ledger_tables.refused.c.count.desc()
+            ledger_tables.refused.c.count.desc(), ledger_tables.refused.c.reason
         )
-        return self._read(lambda connection: dict(connection.execute(query).tuples().all()))
+        rows = self._read(lambda connection: connection.execute(query).tuples().all())
+        return ledger_rows.refused(rows, self.storage.name)
+
+    def sessions(self) -> list[Session]:
+        """The searches of this study, the first first."""
+        read = self._read(lambda connection: _sessions(connection, self.storage.check(connection)))
+        return [Session(**ledger_rows.session(row, self.storage.name)) for row in read]
 
     def trials(self) -> list[Trial]:
         """All trials as of one instant, by number."""
-        return self._read(lambda connection: _trials(connection, ledger.check(connection, self.database)))
+        return self._read(lambda connection: _trials(connection, self.storage))
 
     def trial(self, number: int) -> Trial:
         """One trial.
@@ -180,71 +206,36 @@ class Study:
         return pd.DataFrame(rows, columns=None if rows else ["trial"]).set_index("trial")
 
     def _read(self, query: Callable[[sa.Connection], T]) -> T:
-        failure: sa.exc.DatabaseError | None = None
-        for pause in (0.0, 0.01, 0.02, 0.05, 0.1, 0.2):  # while a writer comes or goes: tens of milliseconds
-            time.sleep(pause)
-            before = self._at_rest()
-            failure = None
-            try:
-                with _reader(self.database, at_work=before is None) as connection:
-                    result = query(connection)
-            except sa.exc.DatabaseError as error:  # its companion files are not all there yet, or no more
-                failure = error
-                continue
-            except StudyError:
-                if before is None or before == self._at_rest():
-                    raise
-                continue
-            if before is None or before == self._at_rest():
-                return result
-        if failure is None:
-            raise StudyError(f"{self.database} is being written to by ever new writers. Try again.")
-        raise ledger.not_a_study(self.database, str(failure.orig)) from None
-
-    def _at_rest(self) -> tuple[int, int] | None:
-        """What changes whenever a writer has come and gone; None while one is at work, or was killed."""
-        if self.database.with_name("study.db-wal").exists():
-            return None
-        now = self.database.stat()
-        return now.st_mtime_ns, now.st_size
+        return self.storage.read(query)
 
 
-@contextmanager
-def _reader(database: Path, *, at_work: bool) -> Iterator[sa.Connection]:
-    """One snapshot of the file. Where no writer is at work the file is read as one that cannot change: SQLite would
-    otherwise make its two companion files, which a reader may not in a read-only folder and should not in any."""
-
-    def connect() -> sqlite3.Connection:
-        mode = "mode=ro" if at_work else "mode=ro&immutable=1"
-        connection = sqlite3.connect(f"{database.resolve().as_uri()}?{mode}", uri=True, timeout=30)
-        connection.isolation_level = None
-        return connection
-
-    engine = sa.create_engine("sqlite://", creator=connect, poolclass=sa.pool.NullPool)
-    with engine.connect() as connection:
-        connection.exec_driver_sql("BEGIN")  # what several queries see is one instant
-        yield connection
+def _sessions(connection: sa.Connection, version: int) -> list[dict[str, Any]]:
+    s = ledger_tables.session.c
+    columns = (s.id.label("number"), s.started, s.seen, s.host, s.pid, s.command, s.total)
+    query = sa.select(*columns, ledger_tables.readable(s.manifest, version)).order_by(s.id)
+    return [dict(row) for row in connection.execute(query).mappings()]
 
 
-def _trials(connection: sa.Connection, version: int) -> list[Trial]:
-    """`version` of the tables, as of the same instant."""
+def _trials(connection: sa.Connection, storage: Storage) -> list[Trial]:
+    """All of them, as of one instant."""
+    version, source = storage.check(connection), storage.name
     records: defaultdict[int, list[Record]] = defaultdict(list)
-    columns = (*(name for name in Record.__dataclass_fields__), "trial")
     m = ledger_tables.measurement.c
-    query = sa.select(*(ledger_tables.readable(m[name], version) for name in columns)).order_by(
-        m.trial, m.rung, m.attempt
-    )
-    for *values, number in connection.execute(query):
-        records[number].append(Record(**dict(zip(columns, values, strict=False))))
+    columns = (ledger_tables.readable(m[name], version) for name in (*Record.__dataclass_fields__, "trial"))
+    query = sa.select(*columns).order_by(m.trial, sa.func.coalesce(m.rung, -1), m.attempt, m.metric.desc())
+    for row in connection.execute(query).mappings():
+        number, record = ledger_rows.record(row, source)
+        records[number].append(record)
 
     curves: defaultdict[int, list[Epoch]] = defaultdict(list)
     p, t, a = ledger_tables.progress.c, ledger_tables.trial.c, ledger_tables.architecture.c
     # an epoch that was trained twice stands as it was trained last, and nothing of an attempt that went further
     query = sa.select(p.trial, p.epoch, p.loss, p.accuracy).where(p.trial == t.number, p.attempt == t.attempt)
-    for number, *epoch in connection.execute(query.order_by(p.trial, p.epoch)):
-        curves[number].append(tuple(epoch))
+    for row in connection.execute(query.order_by(p.trial, p.epoch)).mappings():
+        number, epoch = ledger_rows.epoch(row, source)
+        curves[number].append(epoch)
 
-    both = sa.join(ledger_tables.trial, ledger_tables.architecture, t.architecture == a.id)
+    both = sa.outerjoin(ledger_tables.trial, ledger_tables.architecture, t.architecture == a.id)
     names = (
         (
             "number",
@@ -273,17 +264,8 @@ def _trials(connection: sa.Connection, version: int) -> list[Trial]:
         t.recipe.label("recipe_json"),
         t.point,
     )
-    trials = []
-    for row in connection.execute(query.select_from(both).order_by(t.number)).mappings():
-        point = row["point"]
-        told = {
-            **row,
-            "point": None if point is None else json.loads(point),
-            "records": tuple(records[row["number"]]),
-            "curve": tuple(curves[row["number"]]),
-        }
-        trials.append(Trial(**told))
-    return trials
+    rows = connection.execute(query.select_from(both).order_by(t.number)).mappings().all()
+    return ledger_rows.trials(rows, records, curves, source)
 
 
 _UNITS = {"accuracy": "accuracy_percent", "throughput": "throughput_images_per_s", "peak_memory_mb": "peak_memory_mb"}
@@ -323,10 +305,7 @@ def _row(trial: Trial) -> dict[str, Any]:
 
 def studies_near(folder: Path) -> list[Path]:
     """Study folders beside `folder`, in it and in `studies`, by name: what somebody may have meant."""
-    found = {
-        database.parent for place in (folder.parent, folder, Path("studies")) for database in place.glob("*/study.db")
-    }
-    return sorted(found)
+    return sorted({found for place in (folder.parent, folder, Path("studies")) for found in studies_in(place)})
 
 
 def _no_study_at(folder: Path) -> StudyError:

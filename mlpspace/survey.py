@@ -89,7 +89,8 @@ def _outside(space: Space, point: FixedPoint) -> str | None:
 
 def quartiles(values: list[int]) -> list[float] | None:
     """Minimum, the three quartiles, maximum; None of nothing."""
-    return [float(q) for q in np.quantile(values, [0, 0.25, 0.5, 0.75, 1])] if values else None
+    numbers = np.array(values, dtype=np.float64)  # as they may be beyond any of NumPy's whole numbers
+    return [float(q) for q in np.quantile(numbers, [0, 0.25, 0.5, 0.75, 1])] if values else None
 
 
 def text(told: Survey) -> str:

@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from mlpspace.architecture import Architecture
+from mlpspace.errors import ArchitectureError, StudyError
 from mlpspace.measurement import Measurement
 from mlpspace.recipe import Recipe
 
@@ -55,16 +56,34 @@ class Trial:
     deaths: int = 0  # of workers that had it
     gain: float | None = None  # of hypervolume, expected when it was chosen; None: the sampler did not say
     repeat_failed: str | None = None  # why it could not be trained anew
+    source: str = field(default="a study", repr=False, compare=False)  # what it was read from, for messages
     records: tuple[Record, ...] = field(repr=False)  # all of them, the highest rung and the latest attempt last
     curve: tuple[Epoch, ...] = field(repr=False)
 
     @cached_property
     def architecture(self) -> Architecture:
-        return Architecture.from_json(self.architecture_json)
+        """
+        Raises:
+            StudyError: what the ledger holds is none; it is read only where it is asked for, as it takes a while.
+        """
+        try:
+            return Architecture.from_json(self.architecture_json)
+        except ArchitectureError as error:
+            raise self._unreadable("architecture", error) from None
 
     @cached_property
     def recipe(self) -> Recipe:
-        return Recipe.from_json(self.recipe_json)
+        """
+        Raises:
+            StudyError: what the ledger holds is none.
+        """
+        try:
+            return Recipe.from_json(self.recipe_json)
+        except ValueError as error:
+            raise self._unreadable("recipe", error) from None
+
+    def _unreadable(self, what: str, error: Exception) -> StudyError:
+        return StudyError(f"{self.source}: the {what} of trial {self.number} cannot be read ({error}).")
 
     @cached_property
     def measurements(self) -> dict[str, Record]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from mlpspace import driver, sampling
 from mlpspace.checkpoints import Checkpoints
@@ -14,6 +15,7 @@ from mlpspace.results import Limits
 from mlpspace.search import Search
 from mlpspace.space import Space, read_space
 from mlpspace.stopping import Plateau
+from mlpspace.storage import holds_study
 from mlpspace.study import Study
 
 SPACE = """\
@@ -73,8 +75,7 @@ def evaluate(assignment: Assignment, bounds: object) -> Iterator[Event]:
         shown = accuracy * epoch / last + 0.25 * assignment.repeat
         yield Progress(phase="training", epoch=epoch, epochs=last, loss=1 / epoch, accuracy=shown)
         if epoch in assignment.epochs:
-            if epoch < last:
-                yield Checkpoint(epoch, str(epoch).encode())
+            yield Checkpoint(epoch, str(epoch).encode())
             yield measurement("accuracy", shown, rung=assignment.epochs.index(epoch), epochs=epoch)
 
 
@@ -94,10 +95,22 @@ def failing(assignment: Assignment, bounds: object) -> Iterator[Event]:
 class Session:
     """A search on a study folder, opened as the driver opens it."""
 
-    def __init__(self, folder: Path, *, text: str = SPACE, sampler: str = "default", **limits: float) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        text: str = SPACE,
+        sampler: str = "default",
+        keep: str = "front",
+        wrapped: Callable[[Any], Any] = lambda outlet: outlet,
+        **limits: float,
+    ) -> None:
+        """`wrapped`: stands between the search and whatever it writes to."""
         self.sampler = sampler
+        self.keep = keep
+        self.wrapped = wrapped
         self.space: Space = read_space(text)
-        exists = (folder / "study.db").exists()
+        exists = holds_study(folder)
         self.study = Study(folder) if exists else Study.create(folder, space_text=text, manifest={})
         self.limits = Limits(trials=int(limits.get("trials", 12)), seconds=limits.get("seconds", float("inf")))
         self.told: list = []
@@ -112,11 +125,13 @@ class Session:
         stop = self.space.stop
         self.search = Search(
             domain,
-            writer=writer,
+            writer=self.wrapped(writer),
             trials=trials,
             sampler=sampling.make(self.sampler, domain, seed=0),
-            mirror=self._mirroring.__enter__(),
-            shelf=Checkpoints(self.study.folder / "checkpoints"),
+            mirror=self.wrapped(self._mirroring.__enter__()),
+            shelf=self.wrapped(Checkpoints(self.study.folder / "checkpoints")),
+            weights=None if self.keep == "none" else self.wrapped(Checkpoints(self.study.folder / "weights")),
+            keep_all=self.keep == "all",
             limits=self.limits,
             seed=0,
             repeats=self.space.fidelity.repeats_on_front,

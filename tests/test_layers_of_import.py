@@ -23,15 +23,17 @@ ROWS = (
     ("measurement", "space", "comparators", "scaling", "papers", "fixed_points"),
     ("nets", "counts", "proof", "weights", "token_matrices"),
     ("data", "device", "proxy", "throughput", "quiet", "evaluate", "memory"),
-    ("ledger", "ledger_tables", "trial", "optuna_tables", "study", "front", "front_probability"),
-    ("manifest", "checkpoints"),
+    ("address", "ledger_tables", "sqlite_file", "postgres", "storage", "study_folder"),
+    ("ledger", "ledger_rows", "trial", "session", "optuna_tables", "study", "front", "front_probability"),
+    ("manifest", "checkpoints", "outlets", "extension"),
     ("domain",),
     ("sampling",),
     ("results",),
     ("search",),
     ("replay",),
     ("engines",),
-    ("report", "status", "plot", "papers_table", "plot_mixing", "retraining", "subjects", "machine_profile"),
+    ("report", "status", "manifest_table", "plot", "papers_table", "plot_mixing"),
+    ("retraining", "verdict", "subjects", "machine_profile"),
     ("profile_table",),
     ("survey", "live", "replayed"),
     ("driver",),
@@ -41,7 +43,7 @@ ROWS = (
 
 # Who may import the heavy libraries, at the top of the file or inside a function.
 MAY_IMPORT = {
-    "ray": ("engines.ray_tune", "engines.ray_worker"),
+    "ray": ("engines.ray_tune", "engines.ray_worker", "engines.ray_files"),
     "torch": (
         *("nets", "counts", "proof", "weights", "comparators"),
         *("data", "device", "proxy", "throughput", "quiet", "evaluate", "memory", "engines"),
@@ -58,7 +60,8 @@ QUICK: tuple[str, ...] = ("errors", "fields", "objectives", "architecture", "rec
 QUICK += ("papers", "ledger", "optuna_tables", "study", "front", "manifest", "report", "live", "cli", "__init__")
 QUICK += ("__main__", "fixed_points", "plot", "survey", "driver", "plot", "comparators", "scaling", "papers_table")
 QUICK += ("plot_mixing", "subjects", "profile_table", "checkpoints", "rungs", "forecast", "stopping")
-QUICK += ("ledger_tables", "trial", "front_probability", "status")
+QUICK += ("address", "storage", "sqlite_file", "postgres")
+QUICK += ("ledger_tables", "ledger_rows", "study_folder", "trial", "front_probability", "status", "session", "manifest_table")
 SLOW_LIBRARIES = ("torch", "timm", "ray", "optuna", "pandas", "matplotlib")
 
 

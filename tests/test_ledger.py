@@ -11,6 +11,7 @@ import pytest
 from hand_made import COUNTS, an_assignment, measured
 
 from mlpspace import ledger_tables
+from mlpspace.address import Address
 from mlpspace.ledger import Writer
 from mlpspace.measurement import Assignment, Progress
 from mlpspace.study import Study
@@ -18,8 +19,8 @@ from mlpspace.trial import Trial, standing
 
 
 @pytest.fixture
-def study(tmp_path: Path) -> Study:
-    return Study.create(tmp_path / "run1", space_text="task: {classes: 10}\n", manifest={})
+def study(tmp_path: Path, place: Address | None) -> Study:
+    return Study.create(tmp_path / "run1", space_text="task: {classes: 10}\n", manifest={}, address=place)
 
 
 class Clock:
@@ -282,7 +283,8 @@ def schema(database: Path) -> set[tuple[object, ...]]:
     return {*columns, *(row[:2] for row in connection.execute("pragma index_xinfo(measurement_once)"))}
 
 
-def test_a_study_that_was_brought_up_to_date_is_like_a_new_one(old: Study, study: Study) -> None:
+def test_a_study_that_was_brought_up_to_date_is_like_a_new_one(old: Study, tmp_path: Path) -> None:
+    study = Study.create(tmp_path / "new", space_text="", manifest={})
     with old.writing(""):
         pass
     assert schema(old.database) == schema(study.database)
@@ -295,7 +297,7 @@ def test_a_study_is_brought_up_to_date_whole_or_not_at_all(old: Study, monkeypat
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(ledger_tables._ONCE, "create", fail)
+        patched.setattr(ledger_tables.ONCE, "create", fail)
         with pytest.raises(KeyboardInterrupt):
             old.writing("").__enter__()
     assert sqlite3.connect(old.database).execute("pragma user_version").fetchone() == (1,)

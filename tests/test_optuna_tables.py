@@ -8,10 +8,12 @@ from typing import Any
 
 import optuna
 import pytest
+import sqlalchemy as sa
 from hand_made import COUNTS, an_assignment, measured
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState
 
+from mlpspace.address import Address
 from mlpspace.errors import StudyError
 from mlpspace.ledger import Writer
 from mlpspace.optuna_tables import OptunaTables, user_attrs
@@ -26,13 +28,13 @@ POINT = {"layout": "isotropic", "isotropic/depth": 7, "lr": 3e-3}
 
 
 @pytest.fixture
-def study(tmp_path: Path) -> Study:
-    return Study.create(tmp_path / "run1", space_text="", manifest={})
+def study(tmp_path: Path, place: Address | None) -> Study:
+    return Study.create(tmp_path / "run1", space_text="", manifest={}, address=place)
 
 
 def opened(study: Study, directions: tuple[str, ...] = ("maximize", "minimize")) -> OptunaTables:
     return OptunaTables(
-        study.database,
+        study.storage,
         study_name="run1",
         directions=directions,
         metric_names=("accuracy", "params"),
@@ -41,7 +43,7 @@ def opened(study: Study, directions: tuple[str, ...] = ("maximize", "minimize"))
 
 
 def as_optuna_reads_it(study: Study) -> optuna.Study:
-    return optuna.load_study(study_name="run1", storage=f"sqlite:///{study.database}")
+    return optuna.load_study(study_name="run1", storage=optuna.storages.RDBStorage(**study.storage.for_optuna()))
 
 
 def facts(trial: FrozenTrial) -> tuple[Any, ...]:
@@ -87,7 +89,7 @@ def test_what_we_write_is_what_optuna_would_have_written(study: Study, tmp_path:
     rows = "select number, state, param_name, param_value, distribution_json from trials natural join trial_params"
     values = "select objective, value, value_type from trial_values"
     for query in (rows, values, "select key, value_json from trial_user_attributes"):
-        ours = sqlite3.connect(study.database).execute(query).fetchall()
+        ours = study.storage.read(lambda connection, query=query: connection.execute(sa.text(query)).tuples().all())
         assert sorted(ours) == sorted(sqlite3.connect(tmp_path / "theirs.db").execute(query).fetchall())
 
 

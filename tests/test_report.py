@@ -209,7 +209,7 @@ def test_the_status_of_a_search_at_work(tmp_path: Path) -> None:
         for number in range(3):
             writer.begin(an_assignment(number), **COUNTS, origin="sampler", point={})
         for metric, rung in (("accuracy", 0), ("throughput", None)):
-            writer.record(an_assignment(0), measured(metric, 90.0, rung=rung))
+            writer.record(an_assignment(0), measured(metric, 90.0, rung=rung, epochs=None if rung is None else 6))
         writer.finish(0, "complete")
         writer.finish(1, "infeasible", "out of memory")
         writer.record_progress(

@@ -9,7 +9,7 @@ Each kind of stem, merging, block, mixer and head is one small dataclass, listed
 fields are the dimensions that a space file may name; the module that computes it is in `nets`.
 """
 
-from mlpspace.architecture.architecture import PIXELS, Architecture, Stage, from_dict
+from mlpspace.architecture.architecture import MOST_STAGES, PIXELS, Architecture, Stage, from_dict
 from mlpspace.architecture.blocks import (
     BLOCKS,
     Block,
@@ -88,6 +88,7 @@ __all__ = [
     "CHANNEL_MIXERS",
     "HEADS",
     "MERGINGS",
+    "MOST_STAGES",
     "NORMS",
     "PATCH",
     "PIXELS",

@@ -17,6 +17,7 @@ from mlpspace.errors import ArchitectureError
 from mlpspace.fields import Checked, Flag, OneOf, Real, Whole, takes
 
 PIXELS = Whole(1)  # what a resolution takes
+MOST_STAGES = 100  # of published networks 4 at most
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -193,7 +194,7 @@ class Architecture(Checked):
         """
         try:
             told = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ArchitectureError(f"not an architecture: {error}") from None
         return from_dict(told)
 
@@ -212,4 +213,4 @@ def from_dict(told: Any) -> Architecture:
     Raises:
         ArchitectureError: something in it is unknown, missing or out of range; the text names its place.
     """
-    return plain.read(told, Architecture, Stage)
+    return plain.read(told, Architecture, Stage, most_stages=MOST_STAGES)

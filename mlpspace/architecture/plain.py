@@ -48,7 +48,7 @@ def to_dict(value: Any) -> dict[str, Any]:
     return told
 
 
-def read(told: Any, whole: type[Any], stage: type[Any]) -> Any:
+def read(told: Any, whole: type[Any], stage: type[Any], *, most_stages: int) -> Any:
     """The `whole`, with its stages of type `stage`, that `to_dict` told.
 
     Raises:
@@ -58,6 +58,8 @@ def read(told: Any, whole: type[Any], stage: type[Any]) -> Any:
     stages = fields.get("stages")
     if not isinstance(stages, list) or not stages:
         raise ArchitectureError("architecture.stages: at least one stage is needed")
+    if len(stages) > most_stages:
+        raise ArchitectureError(f"architecture.stages: {len(stages):,} are too many, up to {most_stages} are taken")
     merging = fields.get("merging")
     if isinstance(merging, dict) and "kind" not in merging:  # before there were other kinds, it had none
         fields["merging"] = {"kind": "conv", **merging}
@@ -83,7 +85,7 @@ def _member(name: str, told: Any, where: str) -> Any:
     kind = told["kind"]
     table = TABLES[name]
     if kind not in table:
-        raise ArchitectureError(f'{where}: kind "{kind}" is not known.{did_you_mean(kind, table)}')
+        raise ArchitectureError(f'{where}: kind "{_short(kind)}" is not known.{did_you_mean(kind, table)}')
     inner = {key: value for key, value in told.items() if key != "kind"}
     return _make(table[kind], _object(inner, table[kind], where), where)
 
@@ -94,7 +96,7 @@ def _object(told: Any, kind: type[Any], where: str) -> dict[str, Any]:
     known = {f.name for f in dataclasses.fields(kind)}
     for key in told:
         if key not in known:
-            raise ArchitectureError(f'{where}: "{key}" is not known.{did_you_mean(str(key), known)}')
+            raise ArchitectureError(f'{where}: "{_short(str(key))}" is not known.{did_you_mean(str(key), known)}')
     return dict(told)
 
 
@@ -105,7 +107,12 @@ def _make(kind: type[Any], fields: dict[str, Any], where: str) -> Any:
     try:
         return kind(**fields)
     except ValueError as error:
-        raise ArchitectureError(f"{where}: {error}") from None
+        raise ArchitectureError(f"{where}: {_short(str(error))}") from None
+
+
+def _short(text: str) -> str:
+    """What was found may be a whole book."""
+    return text if len(text) <= 500 else f"{text[:497]}..."
 
 
 def required_fields(kind: type[Any]) -> tuple[str, ...]:

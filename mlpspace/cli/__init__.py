@@ -15,9 +15,13 @@ import click
 
 from mlpspace import __version__
 from mlpspace.cli.exit_codes import INTERRUPTED, MISTAKE, NOTHING
+from mlpspace.cli.manifest import manifest_command
 from mlpspace.cli.papers import papers_command
+from mlpspace.cli.place import Place
 from mlpspace.cli.profile import profile_command
 from mlpspace.cli.replay import replay_command
+from mlpspace.cli.replay_trial import replay_trial_command
+from mlpspace.cli.storage import Storage, start_again_without_password
 from mlpspace.errors import UserError
 
 if TYPE_CHECKING:
@@ -38,6 +42,7 @@ Shell completion (bash; zsh and fish alike):
 
 def main() -> NoReturn:
     """The entry point: every mistake of the user's becomes a text and exit code 2."""
+    start_again_without_password()
     try:
         code = cli.main(prog_name="mlpspace", standalone_mode=False)
     except UserError as error:
@@ -110,18 +115,6 @@ class _Seconds(click.ParamType):
         return seconds
 
 
-class _Place(click.ParamType):
-    """`NAME=PATH`."""
-
-    name = "NAME=PATH"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str]:
-        name, sign, path = str(value).partition("=")
-        if not (sign and name and path):
-            self.fail(f'"{value}" is not NAME=PATH, such as cifar10=~/data/cifar10.', param, ctx)
-        return name, str(Path(path).expanduser())
-
-
 @cli.command("search")
 @click.argument("file", type=click.Path())
 @click.option(
@@ -144,7 +137,7 @@ class _Place(click.ParamType):
 @click.option(
     "--address", help='Of a running Ray cluster, such as "auto" on one of its machines. [default: this machine]'
 )
-@click.option("--data", multiple=True, type=_Place(), help="Where the space's dataset lives.")
+@click.option("--data", multiple=True, type=Place(), help="Where the space's dataset lives.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
 @click.option(
     "--seed", type=click.IntRange(0, 2**31 - 1), help="Of the sampler and the trainings. [default: as the space says]"
@@ -161,12 +154,37 @@ class _Place(click.ParamType):
     show_default=True,
     help="inline: one after the other in this process, without Ray.",
 )
+@click.option(
+    "--extend",
+    is_flag=True,
+    help="The space of --study becomes that of FILE, which must be wider; nothing that was measured is measured again.",
+)
+@click.option(
+    "--keep",
+    type=click.Choice(["front", "all", "none"]),
+    default="front",
+    show_default=True,
+    help="Of whose trials the trained weights stay in the study's folder weights/.",
+)
+@click.option(
+    "--checkpoint-every",
+    type=_Seconds(),
+    default="15s",
+    show_default=True,
+    help="A training that is cut off loses about so much.",
+)
+@click.option(
+    "--storage",
+    type=Storage(),
+    help="Keep a new study's tables on a PostgreSQL server, such as postgresql+psycopg://USER@HOST/DATABASE. "
+    "The study's folder keeps the address, without a password. [default: in the study's folder]",
+)
 @click.option("--plain", is_flag=True, help="Plain lines even in a terminal.")
 def search_command(file: str, study: Path | None, **options: Any) -> None:
     """Search the space in FILE.
 
-    The same command goes on with its study until the number of trials is reached. Ctrl-C ends cleanly: nothing that
-    was measured is lost, and what was training is trained again.
+    The same command goes on with its study until the number of trials is reached. Ctrl-C ends cleanly, and whatever
+    else ends it, nothing that was measured is lost: what was training goes on from its last checkpoint.
     """
     from mlpspace.driver import Options, search
 
@@ -272,7 +290,7 @@ def pareto_command(study: Path, as_json: bool, as_csv: bool, plot: Path | None, 
     type=click.Path(path_type=Path, dir_okay=False),
     help="Draw what its token mixers learned into a .png, .svg or .pdf file.",
 )
-@click.option("--data", multiple=True, type=_Place(), help="For --mixing: where the dataset lives, if it has moved.")
+@click.option("--data", multiple=True, type=Place(), help="For --mixing: where the dataset lives, if it has moved.")
 @click.option("--device", default="auto", show_default=True, help="For --mixing: auto, cpu or cuda.")
 def show_command(
     study: Path, trial: int, as_json: bool, mixing: Path | None, data: tuple[tuple[str, str], ...], device: str
@@ -362,9 +380,11 @@ def _front_of(folder: Path, rung: int | None = None) -> tuple[Study, Front]:
 
 # --- networks as such -----------------------------------------------------------------------------------------------
 
+cli.add_command(manifest_command)
 cli.add_command(papers_command)
 cli.add_command(profile_command)
 cli.add_command(replay_command)
+cli.add_command(replay_trial_command)
 
 
 def _title(study: Study, found: Front) -> str:

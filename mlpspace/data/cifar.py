@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import pickle
+import pickletools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,14 +69,14 @@ def find(folder: Path) -> CifarBatches | None:
 
 def _images(file: Path, batch: dict[Any, Any]) -> Pixels:
     """(n, 3, 32, 32); a row of the batch is all red, then all green, then all blue pixels."""
-    rows = batch.get(b"data")
-    if not isinstance(rows, np.ndarray) or rows.dtype != np.uint8 or rows.ndim != 2 or rows.shape[1] != 3 * _SIDE**2:
+    rows = getattr(batch.get(b"data"), "rows", None)
+    if rows is None or rows.ndim != 2 or rows.shape[1] != 3 * _SIDE**2:
         raise DataError(f"{file} has no array of uint8 rows of {3 * _SIDE**2} under 'data': {_AGAIN}")
     return rows.reshape(-1, 3, _SIDE, _SIDE)
 
 
 def _labels(file: Path, batch: dict[Any, Any], key: bytes) -> Rows:
-    labels, count = batch.get(key), len(batch[b"data"])
+    labels, count = batch.get(key), len(batch[b"data"].rows)
     if not isinstance(labels, list) or not all(type(label) is int and abs(label) < 2**31 for label in labels):
         raise DataError(f"{file} has no list of whole numbers under {key.decode()!r}: {_AGAIN}")
     if len(labels) != count:
@@ -95,33 +97,76 @@ def _bytes_of_text(text: str, encoding: str) -> bytes:
     return text.encode("latin1")
 
 
-def _admitted() -> dict[tuple[str, str], Callable[..., Any]]:
-    """What a pickled uint8 array needs, by the names that NumPy 1 and 2 give it."""
-    reconstruct = np.array(0).__reduce__()[0]
-    assert callable(reconstruct)
-    return {
-        ("numpy.core.multiarray", "_reconstruct"): reconstruct,
-        ("numpy._core.multiarray", "_reconstruct"): reconstruct,
-        ("numpy", "ndarray"): np.ndarray,
-        ("numpy", "dtype"): np.dtype,
-        ("_codecs", "encode"): _bytes_of_text,
-    }
+class _Bytes:
+    """Stands for NumPy's dtype, of which a batch needs one; the real one believes whatever state a pickle gives it."""
+
+    def __init__(self, code: object, *_: object) -> None:
+        if code not in ("u1", b"u1"):
+            raise pickle.UnpicklingError(f"an array of {code!r}, not of bytes")
+
+    def __setstate__(self, state: object) -> None:
+        """Byte order and alignment: bytes have none."""
+
+
+class _Array:
+    """Stands for NumPy's array while it is being read; `rows` are made of its state, if that is one."""
+
+    rows: Pixels | None = None
+
+    def __setstate__(self, state: tuple[object, tuple[int, ...], object, bool, bytes]) -> None:
+        _, shape, kind, by_columns, values = state
+        if not isinstance(kind, _Bytes) or not isinstance(values, bytes):
+            raise pickle.UnpicklingError("an array of something else than bytes")
+        self.rows = np.frombuffer(values, np.uint8).reshape(tuple(shape), order="F" if by_columns else "C")
+
+
+def _array(*_: object) -> _Array:
+    return _Array()
+
+
+# what a pickled uint8 array needs, by the names that NumPy 1 and 2 give it
+_ADMITTED: dict[tuple[str, str], Callable[..., Any]] = {
+    ("numpy.core.multiarray", "_reconstruct"): _array,
+    ("numpy._core.multiarray", "_reconstruct"): _array,
+    ("numpy", "ndarray"): _Array,
+    ("numpy", "dtype"): _Bytes,
+    ("_codecs", "encode"): _bytes_of_text,
+}
+_MOST_TUPLES = 60_000  # a batch has some ten, or one for each file name; of 150,000 in each other the hash overflows
 
 
 class _PlainUnpickler(pickle.Unpickler):
     """Admits NumPy arrays and the containers that pickle builds by itself; any other name is refused, never called."""
 
     def find_class(self, module: str, name: str) -> Any:
-        admitted = _admitted().get((module, name))
+        admitted = _ADMITTED.get((module, name))
         if admitted is None:
             raise pickle.UnpicklingError(f"it asks for {module}.{name}, which no batch of CIFAR needs")
         return admitted
 
 
+def _check_tuples(data: bytes) -> None:
+    """Walks over the opcodes of a pickle; what is none is left for the unpickler to refuse."""
+    stream, tuples = io.BytesIO(data), 0
+    while code := stream.read(1):
+        opcode = pickletools.code2op.get(code.decode("latin1"))
+        if opcode is None or opcode.name == "STOP":
+            return
+        tuples += opcode.name.startswith("TUPLE")
+        if tuples > _MOST_TUPLES:
+            raise pickle.UnpicklingError(f"more than {_MOST_TUPLES:,} tuples, which no batch of CIFAR needs")
+        if opcode.arg is not None and opcode.arg.n == pickletools.UP_TO_NEWLINE:  # its reader takes ASCII alone
+            for _ in range(2 if opcode.name in ("GLOBAL", "INST") else 1):
+                stream.readline()
+        elif opcode.arg is not None:
+            opcode.arg.reader(stream)
+
+
 def _read(file: Path) -> dict[Any, Any]:
     try:
-        with file.open("rb") as stream:
-            batch = _PlainUnpickler(stream, encoding="bytes").load()
+        data = file.read_bytes()
+        _check_tuples(data)
+        batch = _PlainUnpickler(io.BytesIO(data), encoding="bytes").load()
     except Exception as error:  # a broken pickle raises anything: EOFError, KeyError, ValueError, TypeError, ...
         raise DataError(f"{file} cannot be read as a batch of CIFAR ({error}): unpack the archive again") from error
     if not isinstance(batch, dict):

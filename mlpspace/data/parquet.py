@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mlpspace.data import pixels
-from mlpspace.data.pixels import Rows
+from mlpspace.data.pixels import Rows, check_room
 from mlpspace.data.training_part import TrainingPart, is_training
 from mlpspace.errors import DataError
 
@@ -113,6 +113,8 @@ def _listed(files: list[Path]) -> str:
 
 
 def _open(file: Path) -> Any:
+    if not file.is_file():  # reading a pipe or a device may never end
+        raise DataError(f"{file} is no file, or a link to none: take it away")
     try:
         opened = pq.ParquetFile(file)
         _ = opened.schema_arrow  # read late otherwise, and so broken late
@@ -126,6 +128,7 @@ def _read(file: Path, column: str, group: int | None = None) -> Any:
     opened = _open(file)
     groups = range(opened.metadata.num_row_groups) if group is None else [group]
     promised = sum(opened.metadata.row_group(n).num_rows for n in groups)
+    check_room(_unpacked(opened.metadata, column, groups), f'{file}: the values of the column "{column}"')
     try:
         values = opened.read_row_groups(list(groups), columns=[column]).column(column).combine_chunks()
     except Exception as error:  # likewise
@@ -133,6 +136,12 @@ def _read(file: Path, column: str, group: int | None = None) -> Any:
     if len(values) != promised:
         raise _broken(file, f'{len(values)} of {promised} rows in the column "{column}"')
     return values
+
+
+def _unpacked(metadata: Any, column: str, groups: Iterable[int]) -> int:
+    """Bytes that a column takes once it is read: of a small file perhaps very many."""
+    chunks = (metadata.row_group(n).column(i) for n in groups for i in range(metadata.num_columns))
+    return sum(chunk.total_uncompressed_size for chunk in chunks if chunk.path_in_schema.split(".")[0] == column)
 
 
 def _broken(file: Path, error: Exception | str) -> DataError:
@@ -177,8 +186,8 @@ def _columns(file: Path, classes: int) -> tuple[str, str]:
 
 
 def _holds_images(kind: Any) -> bool:
-    if pa.types.is_struct(kind):
-        return kind.get_field_index("bytes") >= 0 and _holds_images(kind.field("bytes").type)
+    if pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
+        kind = kind.field("bytes").type
     return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
 
 
@@ -187,6 +196,7 @@ def _class_names(schema: Any) -> dict[str, list[str]]:
     try:
         told = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
         features = told.get("info", {}).get("features", {})
-        return {name: feature["names"] for name, feature in features.items() if feature.get("_type") == "ClassLabel"}
-    except (ValueError, AttributeError, KeyError):
+        named = {name: feature["names"] for name, feature in features.items() if feature.get("_type") == "ClassLabel"}
+        return {name: names for name, names in named.items() if isinstance(names, list)}
+    except (ValueError, AttributeError, KeyError, RecursionError):
         return {}  # a note for others; ours are the types

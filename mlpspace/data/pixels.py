@@ -7,6 +7,7 @@ pixel of MNIST); everything else has its short side resized to s (bilinear, anti
 
 from __future__ import annotations
 
+import functools
 import io
 import os
 from collections.abc import Callable, Iterable
@@ -21,6 +22,8 @@ from mlpspace.errors import DataError
 Pixels = npt.NDArray[np.uint8]
 Rows = npt.NDArray[np.int64]
 
+# What training sets come in. Pillow reads others too, for one of which, PostScript, it runs another program.
+_FORMATS = ("PNG", "JPEG", "JPEG2000", "BMP", "GIF", "WEBP", "PPM", "TIFF")
 _GRAY = ("1", "L", "LA")
 _TOO_DEEP = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
 
@@ -45,7 +48,7 @@ def fit(images: Pixels, resolution: int) -> Pixels:
 
 
 def decode(encoded: Callable[[], Iterable[tuple[str, bytes]]], count: int, resolution: int) -> Pixels:
-    """JPEG, PNG and whatever else Pillow reads, to (N, C, s, s); C is 1 if every image is gray.
+    """JPEG, PNG and the like (_FORMATS), to (N, C, s, s); C is 1 if every image is gray.
 
     Args:
         encoded: gives the images, each with the words that say where it lies; called more than once.
@@ -86,7 +89,7 @@ def _pads(height: int, width: int, resolution: int) -> bool:
 def _opened(where: str, data: bytes) -> Image.Image:
     """The image with its head read."""
     try:
-        image = Image.open(io.BytesIO(data))
+        image = Image.open(io.BytesIO(data), formats=_readable())
     except Exception as error:  # its decoders raise anything on broken input
         raise _broken(where, error) from error
     if image.mode in _TOO_DEEP:
@@ -94,8 +97,16 @@ def _opened(where: str, data: bytes) -> Image.Image:
     return image
 
 
+@functools.cache
+def _readable() -> tuple[str, ...]:
+    """Of _FORMATS those that this Pillow was built with."""
+    Image.init()
+    return tuple(name for name in _FORMATS if name in Image.OPEN)
+
+
 def _broken(where: str, error: Exception) -> DataError:
-    reason = "no image format it knows" if isinstance(error, Image.UnidentifiedImageError) else str(error)
+    known = f"none of {', '.join(_FORMATS)}"
+    reason = known if isinstance(error, Image.UnidentifiedImageError) else str(error) or type(error).__name__
     return DataError(f"{where}: Pillow cannot read this image ({reason}). Write it anew, or take it out of the set")
 
 
@@ -120,14 +131,26 @@ def _blank(count: int, channels: int, resolution: int) -> Pixels:
     Raises:
         DataError: it would take more than half of the machine's memory.
     """
-    needed, machine = count * channels * resolution**2, _machine_bytes()
-    if needed > machine / 2:
-        raise DataError(
-            f"{count:,} images of {resolution} x {resolution} take {needed / 1e9:.1f} GB, more than half of the "
-            f"{machine / 1e9:.1f} GB of this machine: say fewer with fidelity: {{images: N, ...}}, "
-            f"or a smaller resolution or validation share"
-        )
+    mend = "say fewer with fidelity: {images: N, ...}, or a smaller resolution or validation share"
+    check_room(count * channels * resolution**2, f"{count:,} images of {resolution} x {resolution}", mend)
     return np.zeros((count, channels, resolution, resolution), np.uint8)
+
+
+def check_room(needed: int, what: str, mend: str = "it is broken, or for a larger machine") -> None:
+    """Refuse what would take more than half of the machine's memory.
+
+    Args:
+        needed: bytes.
+        what: as the message calls it, such as "5,000 images of 32 x 32".
+        mend: what would do.
+
+    Raises:
+        DataError: it would.
+    """
+    machine = _machine_bytes()
+    if needed > machine / 2:
+        told = f"{needed / 1e9:,.1f} GB, more than half of the {machine / 1e9:.1f} GB of this machine"
+        raise DataError(f"{what} take {told}: {mend}")
 
 
 def _machine_bytes() -> int:

@@ -34,9 +34,18 @@ def find(name: str, path: str, classes: int, wants: str) -> Source:
         wants: what should lie there, for the messages.
 
     Raises:
-        DataError: nothing is there, it is no format we read, or it has another number of classes.
+        DataError: nothing is there, it cannot be looked at, it is no format we read, or it has another number of
+            classes.
     """
-    place = Path(path).expanduser()
+    place = Path(os.path.expanduser(path))  # which leaves ~nobody as it is, where Path's raises
+    try:
+        return _find(name, place, classes, wants)
+    except OSError as error:  # no right to look into it, a name too long, a disk that went away
+        where = error.filename or place
+        raise DataError(f'dataset "{name}": {where} cannot be read ({error.strerror or error})') from error
+
+
+def _find(name: str, place: Path, classes: int, wants: str) -> Source:
     if not place.exists():
         raise DataError(f'dataset "{name}": there is no {place}. Say where it lies: --data {name}=PATH ({wants})')
     if place.is_dir():
@@ -132,6 +141,8 @@ class Idx:
             DataError: a file that is cut short or no IDX file, or not as many labels as images.
         """
         gray, labels = _read_idx(self.image_file, dimensions=3), _read_idx(self.label_file, dimensions=1)
+        if not all(gray.shape[1:]):
+            raise DataError(f"{self.image_file} promises images of no pixels: fetch it again")
         if len(labels) != len(gray):
             raise DataError(
                 f"{self.label_file} has {len(labels)} labels, {self.image_file.name} has {len(gray)} images: "
@@ -161,17 +172,22 @@ def _find_idx(folder: Path) -> Idx | None:
 
 def _read_idx(file: Path, dimensions: int) -> Pixels:
     """Two zeros, 8 for uint8, the number of dimensions; each as four bytes, big end first; then the values."""
+    head = 4 + 4 * dimensions
     try:
-        data = gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes()
+        with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as stream:
+            start = stream.read(head)
+            if len(start) < head or start[:4] != bytes((0, 0, 8, dimensions)):
+                raise DataError(f"{file} is no IDX file of {dimensions} dimensions of bytes: fetch it again")
+            shape = tuple(int(n) for n in np.frombuffer(start, ">u4", dimensions, 4))
+            promised = math.prod(shape)
+            pixels.check_room(promised, f"{file} promises {promised:,} values, which")
+            data = stream.read(promised + 1)  # not all there is: a gzip of a few MB may unpack to a thousand times that
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{file} cannot be unpacked ({error}). It may be cut short: fetch it again") from error
-    head = 4 + 4 * dimensions
-    if len(data) < head or data[:4] != bytes((0, 0, 8, dimensions)):
-        raise DataError(f"{file} is no IDX file of {dimensions} dimensions of bytes: fetch it again")
-    shape = tuple(int(n) for n in np.frombuffer(data, ">u4", dimensions, 4))
-    if len(data) != head + math.prod(shape):
-        raise DataError(f"{file} promises {math.prod(shape):,} values and holds {len(data) - head:,}: fetch it again")
-    return np.frombuffer(data, np.uint8, offset=head).reshape(shape)
+    if len(data) != promised:
+        held = "more" if len(data) > promised else f"{len(data):,}"
+        raise DataError(f"{file} promises {promised:,} values and holds {held}: fetch it again")
+    return np.frombuffer(data, np.uint8).reshape(shape)
 
 
 # --- a folder of folders of images ------------------------------------------------------------------------------------
@@ -190,13 +206,16 @@ class ImageFolder:
         """Lists the files and opens none.
 
         Raises:
-            DataError: a class has no image.
+            DataError: a class has no image, or what is called like one is no file.
         """
         of_class = [_images_below(self.root / name) for name in self.classes]
         for name, held in zip(self.classes, of_class, strict=True):
             if not held:
                 raise DataError(f"{self.root / name} holds no image ({', '.join(_IMAGES)}): fill it or take it away")
         files = tuple(file for held in of_class for file in held)
+        for file in files:
+            if not file.is_file():  # reading a pipe or a device may never end
+                raise DataError(f"{file} is no file, or a link to none: take it away")
 
         def encoded(rows: Rows) -> Iterator[tuple[str, bytes]]:
             for row in rows:
@@ -232,8 +251,15 @@ def _find_folder(folder: Path) -> ImageFolder | None:
 
 
 def _images_below(folder: Path) -> list[Path]:
-    """All images below `folder`, at any depth, sorted by path."""
-    found = (Path(place) / name for place, _, names in os.walk(folder, followlinks=True) for name in names)
+    """All images below `folder`, at any depth, sorted by path. A folder that links lead to again is passed by."""
+    found, seen = [], set()
+    for place, inner, names in os.walk(folder, followlinks=True):
+        told = os.stat(place)
+        if (told.st_dev, told.st_ino) in seen:
+            inner.clear()
+            continue
+        seen.add((told.st_dev, told.st_ino))
+        found += [Path(place) / name for name in names]
     return sorted(file for file in found if file.suffix.lower() in _IMAGES and not file.name.startswith("."))
 
 

@@ -49,7 +49,6 @@ from ray.tune.search import Searcher
 from ray.tune.stopper import Stopper
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-import mlpspace
 from mlpspace.engines.ray_files import Files, offer
 from mlpspace.engines.ray_worker import RayWorker, Work
 from mlpspace.errors import UserError
@@ -410,7 +409,7 @@ def _cluster(wanted: Wanted) -> Iterator[None]:
         else:
             options["address"] = wanted.address
             # the nodes need what mlpspace needs, but not mlpspace: they get the one that runs here
-            options["runtime_env"] = {"py_modules": [str(Path(mlpspace.__file__).parent)]}
+            options["runtime_env"] = {"py_modules": [str(Path(__file__).parents[1])]}
         if " " in sys.executable:  # Ray pastes it into a shell's line as it is, and then waits without end
             options.setdefault("runtime_env", {})["py_executable"] = shlex.quote(sys.executable)
         try:

@@ -194,6 +194,11 @@ def nearest(dim: Dim, target: float) -> Value:
     """The value of a numeric dimension nearest to `target` by ratio; of two equally near the smaller."""
     if isinstance(dim, Span) and dim.count is None:
         return min(max(target, dim.low), dim.high)
-    numbers = [v for v in values(dim) or [] if isinstance(v, int | float) and v > 0]
+    if isinstance(dim, Span):  # asked thousands of times, of spans of thousands: the two values that it lies between
+        below = min(max(math.floor((target - dim.low) / (dim.step or 1)), 0), dim.count - 1)
+        beside: list[Value] = [dim.value_at(i) for i in range(max(0, below - 1), min(dim.count, below + 3))]
+    else:
+        beside = values(dim) or []
+    numbers = [v for v in beside if isinstance(v, int | float) and v > 0]
     assert numbers, f"{dim} has no numbers"
     return min(numbers, key=lambda v: (abs(math.log(v / target)), v))

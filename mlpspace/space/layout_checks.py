@@ -11,10 +11,12 @@ import numpy as np
 from mlpspace.fields import scalar_fields
 from mlpspace.space.dims import Branch, Choice, Dim, Span, Value, kind_choice, values, word
 from mlpspace.space.layout import LayoutPlaces
-from mlpspace.space.layout_count import BRANCHES, Key, count_layout, ruled_places
+from mlpspace.space.layout_count import BRANCHES, Key, combinations, count_layout, ruled_places
 from mlpspace.space.layout_reader import LayoutReader
 
-_DRAWS = 20_000  # until a network of the layout is found that goes together, to put the value into
+_DRAWS = 20_000  # of stages, until a network of the layout is found that goes together, to put the value into
+_EXPLAINED = 5  # mistakes of one file for which such a network is sought
+MOST_COMBINATIONS = 3_000_000  # some seconds
 
 
 def check_patches(reader: LayoutReader, resolution: int) -> None:
@@ -54,6 +56,19 @@ def _may_have(stem: type[Any], patch: int) -> bool:
 
 def check_points(reader: LayoutReader, layouts: tuple[LayoutPlaces, ...], resolution: int) -> None:
     """Values that no point of the space can have are refused; combinations are simply no points."""
+    for layout in layouts:
+        number = combinations(layout)
+        if number > MOST_COMBINATIONS:
+            line = reader.lines.get(id(layout.stages[0].width), 1)
+            told = f"{number:,}" if number < 10**15 else "over a million billion"
+            reader.mistakes.add(
+                line,
+                f"layout {layout.name}: {told} combinations of widths with heads, groups and the like are too many to be"
+                " checked against each other; a step (width: 64..256 step 32) or a list (heads: [1, 2, 4]) makes them few.",
+            )
+    if reader.mistakes:
+        return
+    explained = 0
     occurring: set[Key] = set()
     counts = [count_layout(layout, resolution, occurring) for layout in layouts]
     for layout, count in zip(layouts, counts, strict=True):
@@ -66,7 +81,8 @@ def check_points(reader: LayoutReader, layouts: tuple[LayoutPlaces, ...], resolu
         for what, place in ruled_places(layout):
             for key, line in _told(reader, place):
                 if key not in occurring:
-                    reason = _why(layout, resolution, place, key[1])
+                    reason = _why(layout, resolution, place, key[1]) if explained < _EXPLAINED else None
+                    explained += 1
                     because = f"; for instance, {reason}" if reason else ""
                     told = f"{what} {word(key[1])} goes with none of the values beside it{because}."
                     reader.mistakes.add(line, told)
@@ -91,7 +107,7 @@ def _why(layout: LayoutPlaces, resolution: int, place: Dim | Branch, value: Valu
             if any(dim is place for dim in option.fields.values()):
                 forced[branch.name] = option.kind
     rng = np.random.default_rng(0)
-    for _ in range(_DRAWS):
+    for _ in range(_DRAWS // len(layout.stages)):
         point: dict[str, Value] = {}
 
         def draw(dim: Choice | Span, point: dict[str, Value] = point) -> Value:

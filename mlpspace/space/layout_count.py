@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
@@ -26,6 +27,31 @@ BRANCHES = ("token_mixer", "channel_mixer", "block")
 def count_layout(layout: LayoutPlaces, resolution: int, occurring: set[Key] | None = None) -> int:
     """Points of one layout that decode at `resolution`; adds to `occurring` what is in any of them."""
     return _Count(layout, resolution, set() if occurring is None else occurring).points()
+
+
+_PER_WIDTH = 20  # what a width takes beside its settings, in those
+
+
+def combinations(layout: LayoutPlaces) -> int:
+    """How many values and settings the count of a layout puts beside each other, from above: a million a second."""
+
+    def settings(branch: Branch) -> int:
+        return sum(math.prod(size(option.fields[name]) for name in _ruled(option.type)) for option in branch.options)
+
+    users = Counter(id(getattr(stage, name)) for stage in layout.stages for name in ("width", "merge", *BRANCHES))
+    shared: dict[int, int] = {}
+    alone = settings(layout.stem) + settings(layout.head)
+    for stage in layout.stages:
+        sizes = {"width": size(stage.width), "merge": size(stage.merge)}
+        sizes |= {name: settings(getattr(stage, name)) for name in BRANCHES}
+        for name in sizes:
+            place = id(getattr(stage, name))
+            if users[place] > 1:
+                shared[place] = sizes[name] + 1  # of mixers one more: no stage has them
+                sizes[name] = 1
+        branches = [sizes[name] for name in BRANCHES]
+        alone += sizes["width"] * sizes["merge"] * (_PER_WIDTH + sum(branches) + math.prod(branches))
+    return alone * math.prod(shared.values())
 
 
 def ruled_places(layout: LayoutPlaces) -> Iterator[tuple[str, Dim | Branch]]:

@@ -7,6 +7,7 @@ from dataclasses import MISSING, replace
 from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 from mlpspace.architecture import (
+    MOST_STAGES,
     PATCH,
     TABLES,
     Architecture,
@@ -104,6 +105,9 @@ class LayoutReader(PlaceReader):
             items = listed.items if isinstance(listed, Sequence) else ()
             if not items:
                 self.mistakes.add(listed.line, f"stages of {what} is a list: [{{depth: 2, width: 64}}, ...].")
+            if len(items) > MOST_STAGES:
+                self.mistakes.add(listed.line, f"{what} has {len(items):,} stages; up to {MOST_STAGES} are taken.")
+                return None
             for number, item in enumerate(items, 1):
                 stage = self.mapping(item, f"stage {number}", STAGE_FIELDS)
                 scope = self.scope(stage, f"{name}.stage{number}.") if stage else None

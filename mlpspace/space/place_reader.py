@@ -13,6 +13,7 @@ from mlpspace.space.dims import Branch, Choice, Dim, Fixed, Option, Place, Span,
 from mlpspace.space.text import Mapping, Mistakes, Node, Scalar, Sequence, flag, range_text, scalar, share
 
 EXAMPLES = {"patch": 4, "units": 64}  # of fields that must be said
+MOST_STEPS = 1_000_000
 
 
 class PlaceReader:
@@ -92,19 +93,20 @@ class PlaceReader:
         return self.remember(Fixed(value), node.line) if found else None
 
     def choice(self, node: Sequence, name: str, takes: Takes, what: str) -> Dim | None:
-        found: list[Value] = []
+        found: dict[tuple[type, Value], Value] = {}  # with their types, as 1 and true are equal
         if not node.items:
             self.mistakes.add(node.line, f"{what} is an empty list; it takes {takes}.")
             return None
         for item in node.items:
             good, value = self.scalar(item, what, takes)
-            if good and any(value == other and type(value) is type(other) for other in found):
+            if good and (type(value), value) in found:
                 self.mistakes.add(item.line, f"{what} {show(item)} stands twice in one list.")
             elif good:
-                found.append(value)
+                found[type(value), value] = value
         if not found:
             return None
-        return self.remember(Choice(name, tuple(found)) if len(found) > 1 else Fixed(found[0]), node.line)
+        values = tuple(found.values())
+        return self.remember(Choice(name, values) if len(values) > 1 else Fixed(values[0]), node.line)
 
     def span(self, node: Scalar, name: str, takes: Whole | Real, what: str) -> Dim | None:
         ends = range_text(node.text)
@@ -150,6 +152,9 @@ class PlaceReader:
             step = None if ends.log else step or 1
         if step is not None:
             steps = (high - low) / step
+            if steps > MOST_STEPS:
+                self.mistakes.add(node.line, f"{shown} holds over {MOST_STEPS:,} values; leave the step out for any.")
+                return None
             if not math.isclose(steps, round(steps), abs_tol=1e-9):
                 below = low + math.floor(steps) * step
                 ways = [f"{low:g}..{end:g}" for end in (below, below + step) if end > low and not takes.complaint(end)]

@@ -16,7 +16,18 @@ from mlpspace.space.layout_checks import check_patches, check_points
 from mlpspace.space.layout_reader import LayoutReader
 from mlpspace.space.place_reader import show
 from mlpspace.space.space import Bound, Fidelity, FixedPoints, Require, Space, Stop
-from mlpspace.space.text import Mapping, Mistakes, Node, Scalar, Sequence, duration, parse, quantity, range_text
+from mlpspace.space.text import (
+    MOST_CHARACTERS,
+    Mapping,
+    Mistakes,
+    Node,
+    Scalar,
+    Sequence,
+    duration,
+    parse,
+    quantity,
+    range_text,
+)
 
 SECTIONS = ("task", "space", "require", "objectives", "fidelity", "fixed_points", "search")
 FITS = ("exact", "resolution", "space")
@@ -56,14 +67,19 @@ def read_space(text: str, path: str = "space.yaml") -> Space:
 
 def _text_of(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8-sig")
+        with path.open("rb") as file:
+            data = file.read(4 * MOST_CHARACTERS + 1)  # and no more: some files never end, such as /dev/zero
+        if len(data) > 4 * MOST_CHARACTERS:
+            raise SpaceError([f"{path}:1: over {len(data) - 1:,} bytes are too many for a space file."])
+        return data.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
     except FileNotFoundError:
         near = sorted(str(p) for p in (path.parent if path.parent.is_dir() else Path("spaces")).glob("*.y*ml"))
         raise SpaceError([f"{path}: no such file. Spaces here: {', '.join(near) or 'none'}."]) from None
     except IsADirectoryError:
         raise SpaceError([f"{path}: is a folder; a space is one YAML file."]) from None
     except UnicodeDecodeError as error:
-        raise SpaceError([f"{path}: is not UTF-8 text (byte {error.start}: {error.reason})."]) from None
+        line = data.count(b"\n", 0, error.start) + 1
+        raise SpaceError([f"{path}:{line}: is not UTF-8 text (byte {error.start}: {error.reason})."]) from None
     except OSError as error:
         raise SpaceError([f"{path}: cannot be read: {error.strerror}."]) from None
 

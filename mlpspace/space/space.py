@@ -39,6 +39,8 @@ __all__ = [
     "Stop",
 ]
 
+TRIES = 20_000  # some seconds, until a draw is given up
+
 
 @dataclass(frozen=True, slots=True)
 class Bound:
@@ -201,12 +203,11 @@ class Space:
 
     def draw(self, rng: np.random.Generator) -> Candidate:
         """A random candidate: each dimension that exists drawn on its own; values that do not go together, redrawn."""
-        for _ in range(100_000):
+        for _ in range(TRIES):
             candidate = self.candidate(lambda dim: dim.draw(rng))
             if candidate.architecture.unfit(self.resolution) is None:
                 return candidate
-        text = "of 100,000 draws there is none whose values go together. Narrow them."
-        raise SpaceError([f"{self.path}: {text}"])
+        raise SpaceError([f"{self.path}: of {TRIES:,} draws there is none whose values go together. Narrow them."])
 
     def sample(self, rng: np.random.Generator) -> Architecture:
         """A random architecture that can be built at the task's resolution; requirements are not looked at.

@@ -9,11 +9,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import yaml
 
-MOST_NODES = 100_000  # a few aliases of aliases can stand for billions of nodes
+# A space file has some hundreds of values and a few thousand characters. These keep what is none from taking minutes.
+MOST_NODES = 10_000  # a few aliases of aliases can stand for billions of nodes
+MOST_CHARACTERS = 200_000
+LONGEST_SCALAR = 200  # characters
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +52,10 @@ class Mistakes:
 
     def __init__(self, path: str) -> None:
         self.path = path
-        self._found: list[tuple[int, str]] = []
+        self._found: dict[tuple[int, str], None] = {}  # an alias is read wherever it is used, its mistake is one
 
     def add(self, line: int, text: str) -> None:
-        if (line, text) not in self._found:  # an alias is read wherever it is used, its mistake is one
-            self._found.append((line, text))
+        self._found[line, text.replace("\n", "\\n")] = None
 
     def lines(self) -> list[str]:
         """`file:line: text`, in the order of the file."""
@@ -65,8 +67,18 @@ class Mistakes:
 
 def parse(text: str, mistakes: Mistakes, needs: str) -> Node | None:
     """The root node of a YAML text; None, with the mistake noted, where there is none. `needs`: what it should hold."""
+    if len(text) > MOST_CHARACTERS:
+        mistakes.add(1, f"{len(text):,} characters are too many: up to {MOST_CHARACTERS:,} are read.")
+        return None
     try:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        root = yaml.compose(text, Loader=_Composer)
+    except _TooMany as error:
+        mistakes.add(error.line, f"there are more than {MOST_NODES:,} values.")
+        return None
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        mistakes.add(line, f"not valid YAML: the character {ascii(chr(error.character))} may not stand in it.")
+        return None
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         what = ", ".join(part for part in (error.context, error.problem) if part)
@@ -81,6 +93,27 @@ def parse(text: str, mistakes: Mistakes, needs: str) -> Node | None:
         mistakes.add(1, f"the file is empty. {needs}")
         return None
     return _Converter(mistakes).node(root)
+
+
+class _TooMany(Exception):
+    def __init__(self, line: int) -> None:
+        super().__init__(line)
+        self.line = line
+
+
+class _Composer(yaml.SafeLoader):
+    """Counts as it goes, since PyYAML takes a second for every twenty thousand values."""
+
+    nodes = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        self.nodes += 1
+        if self.nodes > MOST_NODES:
+            raise _TooMany(self.peek_event().start_mark.line + 1)
+        return super().compose_node(parent, index)
+
+    def resolve(self, kind: Any, value: Any, implicit: Any) -> str:
+        return ""  # no tag: what a value is, its place says
 
 
 class _Converter:
@@ -99,8 +132,12 @@ class _Converter:
         if id(raw) in self.open or len(self.open) > 100:
             self.mistakes.add(line, "an alias stands inside of what it stands for, or values nest over 100 deep.")
             return Scalar(line, "")
+        if raw.tag:
+            tag = raw.tag.replace("tag:yaml.org,2002:", "!!")
+            self.mistakes.add(line, f'the tag "{_short(tag)}" is not part of the space language; leave it out.')
         if isinstance(raw, yaml.ScalarNode):
-            return Scalar(line, str(raw.value).strip())
+            text = str(raw.value).strip()
+            return Scalar(line, text if self.is_word(line, text) else "")
         self.open.add(id(raw))
         try:
             if isinstance(raw, yaml.SequenceNode):
@@ -119,6 +156,8 @@ class _Converter:
                 self.mistakes.add(at, "a key must be one word.")
                 continue
             key = str(raw_key.value)
+            if not self.is_word(at, key):
+                continue
             if key == "<<":
                 self.mistakes.add(at, 'merging with "<<" is not part of the space language; use "key: *name" instead.')
                 continue
@@ -129,21 +168,30 @@ class _Converter:
             lines[key] = at
         return Mapping(line, entries, lines)
 
+    def is_word(self, line: int, text: str) -> bool:
+        if len(text) > LONGEST_SCALAR:
+            self.mistakes.add(line, f'"{_short(text)}" has {len(text):,} characters; no word or number here is so long.')
+        return len(text) <= LONGEST_SCALAR
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 60 else text[:57] + "..."
+
 
 # --- scalars --------------------------------------------------------------------------------------------------------
 
 _WHOLE = re.compile(r"[+-]?\d+(_\d+)*", re.ASCII)
 _REAL = re.compile(r"[+-]?(\d+(_\d+)*\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
-_FRACTION = re.compile(r"(\d+)\s*/\s*(\d+)", re.ASCII)
+_FRACTION = re.compile(r"(\d{1,30}) */ *(\d{1,30})", re.ASCII)
 _SUFFIXES = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}
 _WORDS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 
 
 def scalar(text: str) -> int | float | str:
     """A number where the text is one, else the text: `3e-3`, `1e6`, `10`, `layer`, `no`, `1:30` (a word)."""
-    if _WHOLE.fullmatch(text) and len(text) <= 30:
+    if len(text) <= 30 and _WHOLE.fullmatch(text):
         return int(text)
-    if _REAL.fullmatch(text) and len(text) <= 40:
+    if len(text) <= 40 and _REAL.fullmatch(text):
         return float(text.replace("_", ""))
     return text
 
@@ -182,8 +230,9 @@ _SECONDS = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0}
 def duration(text: str) -> float | None:
     """`90`, `90s`, `10m`, `1h30m` and `2d` in seconds; None where it is none."""
     if _DURATION.fullmatch(text):
-        return sum(float(number) * _SECONDS[unit] for number, unit in re.findall(r"([\d.]+)([dhms])", text))
-    value = scalar(text)
+        value: int | float | str = sum(float(n) * _SECONDS[unit] for n, unit in re.findall(r"([\d.]+)([dhms])", text))
+    else:
+        value = scalar(text)
     return None if isinstance(value, str) or not 0 <= value < float("inf") else float(value)
 
 
@@ -197,7 +246,7 @@ class RangeText:
     log: bool
 
 
-_RANGE = re.compile(r"(?P<low>[^\s]*?)\s*\.\.\s*(?P<high>[^\s]*)(\s+step\s+(?P<step>\S+)|\s+(?P<log>log))?")
+_RANGE = re.compile(r"(?P<low>\S*?) *\.\. *(?P<high>\S*)( +step +(?P<step>\S+)| +(?P<log>log))?")
 
 
 def range_text(text: str) -> RangeText | None:

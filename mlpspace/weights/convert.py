@@ -68,6 +68,10 @@ def converted(found: StateDict, architecture: Architecture, resolution: int, nam
 def _read(found: StateDict, reading: Reading, name: str, whose: Callable[[], str] = str) -> dict[str, Tensor]:
     mistakes = reading.mistakes(found)
     if not mistakes:
+        broken = [key for key in reading.expected if found[key].is_meta or not torch.isfinite(found[key]).all()]
+        if broken:
+            told = ", ".join(broken[:8]) + (", ..." if len(broken) > 8 else "")
+            raise WeightsError(f"{name}: numbers that are missing or not finite in {told}: no training that worked made them")
         return reading.ours(found)
     advice = whose()
     if advice.startswith("they are ours"):
@@ -111,11 +115,17 @@ _NO_PARAMETERS = ("running_mean", "running_var", "num_batches_tracked", "offset"
 def _tensor(key: Any, value: Any) -> Tensor:
     if not isinstance(key, str):
         raise WeightsError(f"the key {key!r} is no text: give the state dict itself")
-    if isinstance(value, Tensor):
-        return value.detach()
     if isinstance(value, np.ndarray):
         try:
-            return torch.tensor(value)
-        except TypeError:
+            value = torch.tensor(value)
+        except (TypeError, ValueError):
             raise WeightsError(f"{key} is an array of {value.dtype}, for which torch has no type") from None
+    if isinstance(value, Tensor):
+        plain = value.layout == torch.strided and not value.is_quantized and not value.is_nested
+        if not plain or value.dtype.is_complex:
+            raise WeightsError(f"{key} is a tensor of another kind than weights are: {value.dtype}, {value.layout}")
+        # a tensor may be told as one number a billion times over
+        if value.numel() * value.itemsize > value.untyped_storage().nbytes():
+            raise WeightsError(f"{key} says that it has {value.numel():,} numbers, and holds fewer: it is broken")
+        return value.detach()
     raise WeightsError(f"{key} is no tensor but a {type(value).__name__}: give the state dict itself")

@@ -8,8 +8,9 @@ import math
 import re
 import zipfile
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -95,44 +96,74 @@ def _read_numpy(path: Path) -> dict[str, Any]:
     if not zipfile.is_zipfile(path):  # numpy takes anything else for a pickle
         raise WeightsError("it is broken or no .npz, which is an archive of arrays under their names")
     try:
+        with zipfile.ZipFile(path) as archive:
+            unpacked = sum(member.file_size for member in archive.infolist())
+        if unpacked > MOST_UNPACKED * path.stat().st_size:
+            raise WeightsError(f"it unpacks to {unpacked / 1e9:.1f} GB, so often the same that it is no weights")
         with np.load(path, allow_pickle=False) as arrays:
             return {key: arrays[key] for key in arrays.files}
+    except WeightsError:
+        raise
     except Exception as error:  # as above
         if "allow_pickle" in str(error):
             raise WeightsError("it holds pickled objects, and reading those can execute code") from error
         raise WeightsError(f"numpy cannot read it, it is broken or no .npz ({error})") from error
 
 
+MOST_UNPACKED = 100  # times its own size; of weights, which hardly pack, it is no more than 1.2
+MOST_HEADER = 10_000_000  # bytes of a .safetensors' header; a thousand tensors take 0.1 MB
+
+
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
     """8 bytes with the length of the header, the header in JSON, the numbers (safetensors's README, "Format")."""
     try:
-        content = bytearray(path.stat().st_size)  # in one piece: frombuffer wants memory that may be written
+        size = path.stat().st_size
         with path.open("rb") as file:
-            file.readinto(content)
+            length = int.from_bytes(file.read(8), "little")
+            start = 8 + length
+            if not 8 < start <= size or length > MOST_HEADER:
+                raise WeightsError("it ends before its header does, it is broken or no .safetensors")
+            header = json.loads(file.read(length))
+            wanted = {key: _Stored.of(entry) for key, entry in header.items() if key != "__metadata__"}
+            if sum(stored.end - stored.begin for stored in wanted.values()) > size - start:
+                ends = max(stored.end for stored in wanted.values())
+                missing = f"it ends {start + ends - size} bytes before its tensors do" if start + ends > size else ""
+                raise WeightsError(f"{missing or 'its tensors lie in each other'}: it is broken")
+            return {key: stored.read(file, start) for key, stored in wanted.items()}
     except OSError as error:
         raise WeightsError(f"it cannot be read ({error.strerror})") from error
-    start = 8 + int.from_bytes(content[:8], "little")
-    if not 8 < start <= len(content):
-        raise WeightsError("it ends before its header does, it is broken or no .safetensors")
-    try:
-        header = json.loads(content[8:start])
-        return {key: _tensor(content, start, entry) for key, entry in header.items() if key != "__metadata__"}
     except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
         raise WeightsError(f"its header is none of a .safetensors, or is broken ({error})") from error
 
 
-def _tensor(content: bytearray, start: int, entry: dict[str, Any]) -> Tensor:
-    if entry["dtype"] not in DTYPES:
-        raise WeightsError(f"it holds numbers of type {entry['dtype']}, and {', '.join(DTYPES)} can be read")
-    dtype, shape, (begin, end) = DTYPES[entry["dtype"]], entry["shape"], entry["data_offsets"]
-    count = math.prod(shape)
-    if min(begin, *shape, 0) < 0 or end - begin != count * dtype.itemsize:
-        raise ValueError(f"{end - begin} bytes for a shape of {shape}")
-    if start + end > len(content):
-        raise WeightsError(f"it ends {start + end - len(content)} bytes before its tensors do: it is broken")
-    if count == 0:  # frombuffer has no empty tensors
-        return torch.empty(shape, dtype=dtype)
-    return torch.frombuffer(content, dtype=dtype, count=count, offset=start + begin).reshape(shape).clone()
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    """One tensor of a .safetensors: its bytes begin and end so far behind the header."""
+
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    begin: int
+    end: int
+
+    @staticmethod
+    def of(entry: dict[str, Any]) -> _Stored:
+        if entry["dtype"] not in DTYPES:
+            raise WeightsError(f"it holds numbers of type {entry['dtype']}, and {', '.join(DTYPES)} can be read")
+        dtype, shape, (begin, end) = DTYPES[entry["dtype"]], entry["shape"], entry["data_offsets"]
+        if not all(type(number) is int and 0 <= number < 2**40 for number in (*shape, begin, end)):
+            raise ValueError(f"a shape of {shape} from {begin} to {end}")
+        if end - begin != math.prod(shape) * dtype.itemsize:
+            raise ValueError(f"{end - begin} bytes for a shape of {shape}")
+        return _Stored(dtype, tuple(shape), begin, end)
+
+    def read(self, file: BinaryIO, start: int) -> Tensor:
+        if self.begin == self.end:  # frombuffer has no empty tensors
+            return torch.empty(self.shape, dtype=self.dtype)
+        file.seek(start + self.begin)
+        content = bytearray(file.read(self.end - self.begin))  # frombuffer wants memory that may be written
+        if len(content) < self.end - self.begin:
+            raise WeightsError(f"it ends {self.end - self.begin - len(content)} bytes before its tensors do: it is broken")
+        return torch.frombuffer(content, dtype=self.dtype).reshape(self.shape)
 
 
 DTYPES = {
