@@ -1,4 +1,4 @@
-"""Rows of the ledger, checked where they are read: SQLite takes anything in any column, and a study may be a stranger's.
+"""Rows of the ledger, checked where they are read: SQLite takes anything anywhere, and a study may be a stranger's.
 
 Text comes out in characters that can be printed, on one line where the ledger writes one line.
 """
@@ -114,7 +114,7 @@ _SESSION = {
 _REFUSED = {"reason": _TEXT, "count": _COUNT}
 
 
-def record(row: Mapping[str, Any], source: str) -> tuple[int, Record]:
+def record(row: Mapping[Any, Any], source: str) -> tuple[int, Record]:
     """The trial that a row of `measurement` is of, and the measurement.
 
     Args:
@@ -127,20 +127,22 @@ def record(row: Mapping[str, Any], source: str) -> tuple[int, Record]:
     told = _checked(row, _MEASUREMENT, f"a measurement of trial {_short(row['trial'])}", source)
     complaint = _VALUES[told["metric"]].complaint(told["value"])
     if complaint:
-        raise _strange(f"a measurement of trial {told['trial']}: {told['metric']} {told['value']!r} {complaint}", source)
+        raise _strange(
+            f"a measurement of trial {told['trial']}: {told['metric']} {told['value']!r} {complaint}", source
+        )
     if METRICS[told["metric"]].trained and (told["rung"] is None or told["epochs"] is None):
         raise _strange(f"a measurement of trial {told['trial']}: {told['metric']} without a rung", source)
     return told.pop("trial"), Record(**told)
 
 
-def epoch(row: Mapping[str, Any], source: str) -> tuple[int, Epoch]:
+def epoch(row: Mapping[Any, Any], source: str) -> tuple[int, Epoch]:
     """The trial that a row of `progress` is of, and the epoch."""
     told = _checked(row, _PROGRESS, f"an epoch of trial {_short(row['trial'])}", source)
     return told["trial"], (told["epoch"], told["loss"], told["accuracy"])
 
 
 def trials(
-    rows: Sequence[Mapping[str, Any]],
+    rows: Sequence[Mapping[Any, Any]],
     records: Mapping[int, Sequence[Record]],
     curves: Mapping[int, Sequence[Epoch]],
     source: str,
@@ -162,7 +164,7 @@ def trials(
     return list(found.values())
 
 
-def session(row: Mapping[str, Any], source: str) -> dict[str, Any]:
+def session(row: Mapping[Any, Any], source: str) -> dict[str, Any]:
     """A row of `session`, its manifest read."""
     what = f"session {_short(row['number'])}"
     told = _checked(row, _SESSION, what, source)
@@ -215,7 +217,7 @@ def json_object(text: str, what: str) -> dict[str, Any]:
 _DEEPEST = 20
 
 
-def _checked(row: Mapping[str, Any], columns: Mapping[str, _Column], what: str, source: str) -> dict[str, Any]:
+def _checked(row: Mapping[Any, Any], columns: Mapping[str, _Column], what: str, source: str) -> dict[str, Any]:
     told: dict[str, Any] = {}
     for name, value in row.items():
         column = columns[name]

@@ -191,7 +191,7 @@ class OptunaTables:
                 self.begin(number, trial.point or {}, user_attrs(trial), started=trial.started)
             state, reason, constrained = told.get(number, ("RUNNING", None, False))
             if trial.state in ("paused", "stopped"):
-                if state != "PRUNED" or reason != trial.standing:
+                if state != "PRUNED" or reason != json.dumps(trial.standing):
                     self.pause(number, trial.standing, ended=trial.ended)
                 continue
             if state == "PRUNED" and (trial.state != "infeasible" or not constrained):  # it has gone on since
@@ -217,10 +217,10 @@ class OptunaTables:
         return [tuple(row) for row in connection.execute(query)]
 
     def _told(self, connection: sa.Connection) -> dict[int, tuple[str, str | None, bool]]:
-        """Number -> what is told of it: state, reason, whether it broke a constraint."""
+        """Number -> what is told of it: state, reason as JSON, whether it broke a constraint."""
         attrs, system = self._tables["trial_user_attributes"].c, self._tables["trial_system_attributes"].c
         query = sa.select(attrs.trial_id, attrs.value_json).where(attrs.key == "reason")
-        reasons = {trial_id: json.loads(value) for trial_id, value in connection.execute(query)}
+        reasons = {trial_id: value for trial_id, value in connection.execute(query)}
         constrained = set(connection.execute(sa.select(system.trial_id).where(system.key == "constraints")).scalars())
         return {
             number: (state, reasons.get(trial_id), trial_id in constrained)
@@ -250,6 +250,7 @@ class OptunaTables:
 def _open(storage: Storage, study_name: str, directions: Sequence[str], metric_names: tuple[str, ...]) -> int:
     """The id of the Optuna study of that name, made if there is none."""
     import optuna
+    from alembic.util import CommandError
     from optuna.exceptions import DuplicatedStudyError
     from optuna.study import StudyDirection
 
@@ -275,6 +276,9 @@ def _open(storage: Storage, study_name: str, directions: Sequence[str], metric_n
             tables.engine.dispose()
     except (RuntimeError, optuna.exceptions.StorageInternalError) as error:  # such as tables of another Optuna
         raise StudyError(f"{storage.name}: {error}") from None
+    except (LookupError, TypeError, ValueError, CommandError) as error:  # Optuna believes what its tables hold
+        why = str(error).partition("\n")[0][:200]
+        raise StudyError(f"{storage.name}: Optuna's tables are damaged ({why}). They are left as they are.") from None
     finally:
         optuna.logging.set_verbosity(verbosity)
     return study_id

@@ -34,6 +34,7 @@ _NAMES = {
 _INK, _FRONT, _PARTIAL, _FIXED, _FAINT = "#222222", "#1f5fa8", "#7a4fa3", "#d9541e", "#9aa5b1"
 
 _INCHES = (7.6, 5.0)
+_AS_IT_IS: dict[str, Any] = {"parse_math": False}  # of a text that may have a $ in it, such as a folder's name
 
 Corner = tuple[float, float]
 
@@ -147,10 +148,9 @@ def _draw(front: Front, figure: Figure, title: str) -> None:
     axes.set_axisbelow(True)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
-    axes.set_title(title, loc="left", fontsize=12, fontweight="bold", color=_INK, pad=29)
-    told = axes.annotate(
-        _subtitle(front), (0, 1), (0, 5), "axes fraction", "offset points", fontsize=7.5, color="#5b6570", va="bottom"
-    )
+    axes.set_title(title, loc="left", fontsize=12, fontweight="bold", color=_INK, pad=29, **_AS_IT_IS)
+    quiet: dict[str, Any] = {"fontsize": 7.5, "color": "#5b6570", "va": "bottom", **_AS_IT_IS}
+    told = axes.annotate(_subtitle(front), (0, 1), (0, 5), "axes fraction", "offset points", **quiet)
     told.set_in_layout(False)  # a long device name runs out of the picture rather than press it together
     columns = 3 if front.partial else 5
     small: dict[str, Any] = {"fontsize": 8, "handletextpad": 0.3, "columnspacing": 1.4}
@@ -328,6 +328,7 @@ def _label(
                 color=_FIXED,
                 path_effects=[withStroke(linewidth=2.2, foreground="white")],
                 zorder=7,
+                **_AS_IT_IS,
             )
             box = note.get_window_extent().padded(1.5 * scale)
             note.remove()

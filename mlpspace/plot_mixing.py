@@ -79,7 +79,12 @@ def _drawn(matrices: Sequence[TokenMatrix], title: str, subtitle: str) -> Figure
 
     def write(x: float, y: float, text: str, **style: Any) -> None:
         """At so many inches from the left and from the top."""
-        figure.text(x / width, 1 - y / height, text, **{"color": _FAINT, "fontsize": 7.5, "va": "top", **style})
+        figure.text(
+            x / width,
+            1 - y / height,
+            text,
+            **{"color": _FAINT, "fontsize": 7.5, "va": "top", "parse_math": False, **style},
+        )
 
     def axes(x: float, y: float, wide: float, high: float) -> Axes:
         return figure.add_axes((x / width, 1 - (y + high) / height, wide / width, high / height))

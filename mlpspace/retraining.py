@@ -1,9 +1,11 @@
-"""A study's trial trained again. A study keeps no weights, but all that it takes to come to them once more."""
+"""A study's trial trained again. A study keeps the weights of its front, and all that it takes to come to others."""
 
 from __future__ import annotations
 
 import dataclasses
+import io
 import math
+import pickle
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -12,6 +14,7 @@ from dataclasses import dataclass
 
 import torch
 
+from mlpspace.checkpoints import Checkpoints
 from mlpspace.data import Dataset, catalog, load
 from mlpspace.device import cores, describe, key, resolve, training_precision
 from mlpspace.domain import SpaceDomain
@@ -41,7 +44,8 @@ def retrained(
     device_name: str = "auto",
     write: Callable[[str], None],
 ) -> Network:
-    """The network of a trial, trained as the trial was: same weights to start from, recipe, images and their order.
+    """The network of a trial: with the weights that the search kept, else trained as the trial was, with the same
+    weights to start from, recipe, images and their order.
 
     A trial that paused or was stopped at a rung is trained as far, on its way through the whole schedule.
     On the CPU that it was trained on, with as many threads, it becomes the same network; elsewhere a sibling whose
@@ -61,9 +65,12 @@ def retrained(
     fidelity = space.fidelity
     place = _place(study, space, data)
     device = resolve(device_name)
+    kept = _kept(study, trial, space, write)
+    if kept is not None:
+        return kept
     before = trial.measurements.get("accuracy")
     reached = _reached(before, fidelity.epochs)
-    write(f"A study keeps no weights: {_announcement(trial, space, reached, describe(device))}")
+    write(f"The weights were not kept: {_announcement(trial, space, reached, describe(device))}")
     try:
         with _at_work(space, place, device, threads=before.threads if before else cores()) as (dataset, quiet):
             with quiet.busy():
@@ -95,6 +102,22 @@ def retrained(
             f"trial {trial.number} could not be trained again: {failure.reason}, {failure.detail}"
         ) from None
     return network.cpu().eval()
+
+
+def _kept(study: Study, trial: Trial, space: Space, write: Callable[[str], None]) -> Network | None:
+    """The network with the weights that the search kept; None where it kept none, or they are not this network's."""
+    found = Checkpoints(study.folder / "weights").get(trial.number)
+    if found is None:
+        return None
+    network = fresh_network(trial.architecture, space.resolution, space.classes, seed=trial.seed)
+    try:
+        network.load_state_dict(torch.load(io.BytesIO(found.state), map_location="cpu", weights_only=True))
+    except (RuntimeError, pickle.UnpicklingError, EOFError, TypeError, AttributeError) as error:
+        said = str(error).splitlines()[0] if str(error) else type(error).__name__
+        write(f"The weights in {study.folder / 'weights'} are not those of trial {trial.number} ({said}).")
+        return None
+    write(f"trial {trial.number} with the weights that the search kept, after {epochs_text(found.epochs)}")
+    return network.eval()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

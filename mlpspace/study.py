@@ -224,7 +224,7 @@ def _trials(connection: sa.Connection, storage: Storage) -> list[Trial]:
     columns = (ledger_tables.readable(m[name], version) for name in (*Record.__dataclass_fields__, "trial"))
     query = sa.select(*columns).order_by(m.trial, sa.func.coalesce(m.rung, -1), m.attempt, m.metric.desc())
     for row in connection.execute(query).mappings():
-        number, record = ledger_rows.record(row, source)
+        number, record = ledger_rows.record(dict(row), source)
         records[number].append(record)
 
     curves: defaultdict[int, list[Epoch]] = defaultdict(list)
@@ -232,7 +232,7 @@ def _trials(connection: sa.Connection, storage: Storage) -> list[Trial]:
     # an epoch that was trained twice stands as it was trained last, and nothing of an attempt that went further
     query = sa.select(p.trial, p.epoch, p.loss, p.accuracy).where(p.trial == t.number, p.attempt == t.attempt)
     for row in connection.execute(query.order_by(p.trial, p.epoch)).mappings():
-        number, epoch = ledger_rows.epoch(row, source)
+        number, epoch = ledger_rows.epoch(dict(row), source)
         curves[number].append(epoch)
 
     both = sa.outerjoin(ledger_tables.trial, ledger_tables.architecture, t.architecture == a.id)
@@ -264,7 +264,7 @@ def _trials(connection: sa.Connection, storage: Storage) -> list[Trial]:
         t.recipe.label("recipe_json"),
         t.point,
     )
-    rows = connection.execute(query.select_from(both).order_by(t.number)).mappings().all()
+    rows = [dict(row) for row in connection.execute(query.select_from(both).order_by(t.number)).mappings()]
     return ledger_rows.trials(rows, records, curves, source)
 
 

@@ -12,8 +12,8 @@ _MOST_BYTES = 50_000_000  # of a text
 
 
 def check_folder(folder: Path) -> None:
-    """Before anything in a study's folder is opened: a stranger's may hold a link to somebody's own files, which a search
-    would write to or clear away, or a pipe, which nothing comes out of.
+    """Before anything in a study's folder is opened: a stranger's may hold a link to somebody's own files, which a
+    search would write to or clear away, or a pipe, which nothing comes out of.
 
     Raises:
         StudyError: there is one; nothing was touched.

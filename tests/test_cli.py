@@ -188,7 +188,7 @@ def test_every_command_stands_in_the_readme():
 def test_a_study_that_goes_on_finishes_the_trials_that_are_left(study, capsys, monkeypatch):
     monkeypatch.setattr(
         "mlpspace.driver._engine",
-        lambda search, options, interrupt: inline.run(search, device="cpu", evaluate=evaluate),
+        lambda search, *_: inline.run(search, device="cpu", evaluate=evaluate),
     )
     code, out, _ = mlpspace(capsys, "search", "space.yaml", "--trials", 15)
     assert code == 0
@@ -197,7 +197,7 @@ def test_a_study_that_goes_on_finishes_the_trials_that_are_left(study, capsys, m
 
 
 def test_an_interrupt_exits_with_130_and_says_how_to_go_on(study, capsys, monkeypatch):
-    def engine(search, options, interrupt):
+    def engine(search, options, interrupt, *_):
         inline.run(search, device="cpu", evaluate=evaluate, interrupted=lambda: len(search.results) >= 14)
         interrupt.seen = True
 

@@ -61,7 +61,16 @@ QUICK += ("papers", "ledger", "optuna_tables", "study", "front", "manifest", "re
 QUICK += ("__main__", "fixed_points", "plot", "survey", "driver", "plot", "comparators", "scaling", "papers_table")
 QUICK += ("plot_mixing", "subjects", "profile_table", "checkpoints", "rungs", "forecast", "stopping")
 QUICK += ("address", "storage", "sqlite_file", "postgres")
-QUICK += ("ledger_tables", "ledger_rows", "study_folder", "trial", "front_probability", "status", "session", "manifest_table")
+QUICK += (
+    "ledger_tables",
+    "ledger_rows",
+    "study_folder",
+    "trial",
+    "front_probability",
+    "status",
+    "session",
+    "manifest_table",
+)
 SLOW_LIBRARIES = ("torch", "timm", "ray", "optuna", "pandas", "matplotlib")
 
 

@@ -31,6 +31,8 @@ from mlpspace.errors import ArchitectureError, UserError
 from mlpspace.nets import build
 from mlpspace.nets.network import Network
 from mlpspace.plot_mixing import MOST_GROUPS, _drawn, little_images, plot_mixing, rows_shown
+from mlpspace.space import read_space
+from mlpspace.study import Study
 from mlpspace.token_matrices import TokenMatrix, check_matrices, token_matrices
 
 SIDE, TOKENS, WIDTH = 4, 16, 8  # of the maps here: 16 px in patches of 4
@@ -246,6 +248,8 @@ def trial_with(study: Path, mixer: str) -> int:
 @pytest.mark.slow
 def test_show_trains_the_trial_again_to_the_same_accuracy_and_draws_it(study, capsys):
     number = trial_with(study, "linear")
+    for kept in (study / "weights").iterdir():  # as `search --keep none` does
+        kept.unlink()
     before = {path: path.read_bytes() for path in study.iterdir() if path.is_file()}
     code, out, err = mlpspace(capsys, "show", study, number, "--mixing", "mixing.png")
     assert code == 0
@@ -255,9 +259,28 @@ def test_show_trains_the_trial_again_to_the_same_accuracy_and_draws_it(study, ca
         "select value from measurement where trial = ? and metric = 'accuracy'", (number,)
     )
     assert f": {accuracy:.2f} %, {accuracy:.2f} % in the search" in err
-    assert "A study keeps no weights" in err
+    assert "The weights were not kept" in err
     assert "epoch 1 of 2" in err
     assert {path: path.read_bytes() for path in study.iterdir() if path.is_file()} == before
+
+
+@pytest.mark.slow
+def test_weights_that_were_kept_are_those_of_the_training_and_drawn_at_once(study, capsys):
+
+    from mlpspace.retraining import retrained
+
+    opened = Study(study)
+    space = read_space(opened.space_text)
+    kept = [int(file.name.partition("-")[0]) for file in (study / "weights").glob("*.pt")]
+    said: list[str] = []
+    trial = opened.trial(kept[0])
+    by_hand = retrained(opened, trial, space, data={}, device_name="cpu", write=said.append)
+    assert said == [f"trial {trial.number} with the weights that the search kept, after 2 epochs"]
+    for file in (study / "weights").iterdir():
+        file.unlink()
+    again = retrained(opened, trial, space, data={}, device_name="cpu", write=said.append)
+    for mine, theirs in zip(by_hand.state_dict().values(), again.state_dict().values(), strict=True):
+        assert torch.equal(mine, theirs)
 
 
 @pytest.mark.slow

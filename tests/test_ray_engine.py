@@ -42,7 +42,14 @@ def _stand_in(name: str):
 
     cloudpickle.register_pickle_by_value(stubs)
     cloudpickle.register_pickle_by_value(sys.modules[__name__])
-    made = {"plain": evaluate, "dying": _dying, "dying late": _dying_late, "broken": _broken, "slow": _slow}[name]
+    made = {
+        "plain": evaluate,
+        "dying": _dying,
+        "dying late": _dying_late,
+        "broken": _broken,
+        "slow": _slow,
+        "hanging": _hanging,
+    }[name]
     return lambda: made
 
 
@@ -69,6 +76,14 @@ def _slow(assignment: Assignment, bounds: object) -> Iterator[Event]:
     for _ in range(600):
         time.sleep(0.1)
         yield Progress(phase="training", epochs=1)
+
+
+def _hanging(assignment: Assignment, bounds: object) -> Iterator[Event]:
+    for event in evaluate(assignment, bounds):
+        yield event
+        if assignment.trial == 1 and getattr(event, "epoch", 0) == 1:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            time.sleep(3600)
 
 
 def test_at_rungs_trials_pause_and_any_worker_takes_them_up_where_they_stopped(tmp_path):
@@ -126,6 +141,17 @@ def test_a_worker_that_is_killed_costs_one_attempt_and_the_search_goes_on(tmp_pa
         ("complete", 1),
     ]
     assert trials[1].reason == "worker died"
+
+
+def test_a_trial_that_hangs_is_ended_from_outside_and_the_search_goes_on_at_full_width(tmp_path, monkeypatch):
+    monkeypatch.setattr("mlpspace.results.HANG_S", (1.0, 1.0))
+    session = Session(tmp_path / "run1", text=SPACE.replace("epochs: 2}", "epochs: 2, timeout: 2s}"), trials=6)
+    session.clock = time.monotonic
+    with session as search:
+        run(search, _stand_in("hanging"))
+    trials = Study(tmp_path / "run1").trials()
+    assert [trial.state for trial in trials] == ["complete", "infeasible", *["complete"] * 4]
+    assert (trials[1].reason, trials[1].deaths) == ("time limit", 0)
 
 
 def test_a_broken_dataset_ends_the_search_with_its_one_message(tmp_path):

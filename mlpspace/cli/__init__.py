@@ -297,8 +297,8 @@ def show_command(
 ) -> None:
     """One TRIAL of the study in folder STUDY: its architecture as YAML for a space file, counts, curve.
 
-    A study keeps no weights. So --mixing first trains the trial again, as the search did, and then draws rows of its
-    token matrices as little images over the token map, a line of them for each layer.
+    --mixing draws rows of its token matrices as little images over the token map, a line of them for each layer. A
+    study keeps the weights of its front; any other trial is first trained again, as the search did.
 
     \b
     mlpspace show studies/run1 17

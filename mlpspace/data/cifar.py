@@ -145,11 +145,14 @@ class _PlainUnpickler(pickle.Unpickler):
         return admitted
 
 
+_OPCODES = {opcode.code: opcode for opcode in pickletools.opcodes}
+
+
 def _check_tuples(data: bytes) -> None:
     """Walks over the opcodes of a pickle; what is none is left for the unpickler to refuse."""
     stream, tuples = io.BytesIO(data), 0
     while code := stream.read(1):
-        opcode = pickletools.code2op.get(code.decode("latin1"))
+        opcode = _OPCODES.get(code.decode("latin1"))
         if opcode is None or opcode.name == "STOP":
             return
         tuples += opcode.name.startswith("TUPLE")

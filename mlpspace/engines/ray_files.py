@@ -38,11 +38,11 @@ class _Reader:
     def entries(self) -> list[Entry]:
         return self._entries
 
-    def piece(self, name: str, offset: int) -> bytes:
+    def piece(self, name: str, offset: int, size: int) -> bytes:
         assert name in self._names, name
         with open(self._root / name if name else self._root, "rb") as file:
             file.seek(offset)
-            return file.read(PIECE_BYTES)
+            return file.read(size)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +96,7 @@ class Files:
             target.parent.mkdir(parents=True, exist_ok=True)
             with open(target, "wb") as file:
                 for offset in range(0, size, PIECE_BYTES):
-                    file.write(ray.get(self.reader.piece.remote(entry, offset)))
+                    file.write(ray.get(self.reader.piece.remote(entry, offset, PIECE_BYTES)))
         beside.rename(place)
 
 

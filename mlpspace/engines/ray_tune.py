@@ -23,6 +23,7 @@ import os
 import shlex
 import shutil
 import signal
+import socket
 import sys
 import tempfile
 import time
@@ -40,6 +41,7 @@ os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "100000000")
 os.environ.setdefault("TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S", "0")
 os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the new one prints a box even when asked to be silent
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "error")  # else a line a second while a cluster refuses to answer
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
 import ray
@@ -195,7 +197,7 @@ class _Bridge:
             if at_work.node is not None and at_work.pid is not None:
                 there = NodeAffinitySchedulingStrategy(at_work.node, soft=False)
                 # Tune hears of it, and starts another worker
-                ray.remote(num_cpus=0, scheduling_strategy=there)(os.kill).remote(at_work.pid, signal.SIGKILL)
+                ray.remote(num_cpus=0, scheduling_strategy=there)(_kill).remote(at_work.pid)
         if self._look_at_nodes():
             resources = [node["Resources"] for node in self._alive.values()]
             self.resources = widened(self.resources, self.wanted, resources)
@@ -232,6 +234,10 @@ class _Bridge:
             self.fatal = why
         if self.fatal is not None:
             self.search.stop("failed")
+
+
+def _kill(pid: int) -> None:
+    os.kill(pid, signal.SIGKILL)
 
 
 def _count(number: int, what: str) -> str:
@@ -412,20 +418,37 @@ def _cluster(wanted: Wanted) -> Iterator[None]:
             options["runtime_env"] = {"py_modules": [str(Path(__file__).parents[1])]}
         if " " in sys.executable:  # Ray pastes it into a shell's line as it is, and then waits without end
             options.setdefault("runtime_env", {})["py_executable"] = shlex.quote(sys.executable)
+        _knock(wanted)
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 ray.init(**options)
         except (ConnectionError, ValueError, RuntimeError) as error:
-            raise EngineError(
-                f"Ray cannot be reached at {wanted.address or 'this machine'}: {str(error).splitlines()[0]}\n"
-                "  To start a cluster: ray start --head, then --address auto on that machine."
-            ) from None
+            raise _unreachable(wanted, str(error).splitlines()[0]) from None
     try:
         yield
     finally:
         if not already:
             ray.shutdown()
+
+
+def _knock(wanted: Wanted) -> None:
+    """Is anybody there? Ray itself tries for minutes."""
+    host, colon, port = (wanted.address or "").rpartition(":")
+    if not (colon and host and port.isdigit()) or "/" in host:
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
+    except OSError as error:
+        raise _unreachable(wanted, error.strerror or str(error)) from None
+
+
+def _unreachable(wanted: Wanted, why: str) -> EngineError:
+    text = f"Ray cannot be reached at {wanted.address or 'this machine'}: {why}."
+    text += "\n  To start a cluster: ray start --head, then --address auto on that machine."
+    if wanted.address is not None:
+        text += "\n  One that asks for a token: export RAY_AUTH_MODE=token, and have its ~/.ray/auth_token here too."
+    return EngineError(text)
 
 
 @contextmanager

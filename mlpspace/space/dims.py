@@ -192,11 +192,14 @@ def contains(dim: Dim, value: Value) -> bool:
 
 def nearest(dim: Dim, target: float) -> Value:
     """The value of a numeric dimension nearest to `target` by ratio; of two equally near the smaller."""
-    if isinstance(dim, Span) and dim.count is None:
+    count = dim.count if isinstance(dim, Span) else None
+    if isinstance(dim, Span) and count is None:
         return min(max(target, dim.low), dim.high)
-    if isinstance(dim, Span):  # asked thousands of times, of spans of thousands: the two values that it lies between
-        below = min(max(math.floor((target - dim.low) / (dim.step or 1)), 0), dim.count - 1)
-        beside: list[Value] = [dim.value_at(i) for i in range(max(0, below - 1), min(dim.count, below + 3))]
+    if (
+        isinstance(dim, Span) and count is not None
+    ):  # asked thousands of times, of spans of thousands: the two values that it lies between
+        below = min(max(math.floor((target - dim.low) / (dim.step or 1)), 0), count - 1)
+        beside: list[Value] = [dim.value_at(i) for i in range(max(0, below - 1), min(count, below + 3))]
     else:
         beside = values(dim) or []
     numbers = [v for v in beside if isinstance(v, int | float) and v > 0]

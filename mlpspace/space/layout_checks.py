@@ -63,8 +63,9 @@ def check_points(reader: LayoutReader, layouts: tuple[LayoutPlaces, ...], resolu
             told = f"{number:,}" if number < 10**15 else "over a million billion"
             reader.mistakes.add(
                 line,
-                f"layout {layout.name}: {told} combinations of widths with heads, groups and the like are too many to be"
-                " checked against each other; a step (width: 64..256 step 32) or a list (heads: [1, 2, 4]) makes them few.",
+                f"layout {layout.name}: {told} combinations of widths with heads, groups and the like are too many to"
+                " be checked against each other; a step (width: 64..256 step 32) or a list (heads: [1, 2, 4]) makes"
+                " them few.",
             )
     if reader.mistakes:
         return

@@ -77,7 +77,7 @@ def parse(text: str, mistakes: Mistakes, needs: str) -> Node | None:
         return None
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
-        mistakes.add(line, f"not valid YAML: the character {ascii(chr(error.character))} may not stand in it.")
+        mistakes.add(line, f"not valid YAML: the character {chr(error.character)!a} may not stand in it.")
         return None
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
@@ -170,7 +170,9 @@ class _Converter:
 
     def is_word(self, line: int, text: str) -> bool:
         if len(text) > LONGEST_SCALAR:
-            self.mistakes.add(line, f'"{_short(text)}" has {len(text):,} characters; no word or number here is so long.')
+            self.mistakes.add(
+                line, f'"{_short(text)}" has {len(text):,} characters; no word or number here is so long.'
+            )
         return len(text) <= LONGEST_SCALAR
 
 

@@ -71,7 +71,9 @@ def _read(found: StateDict, reading: Reading, name: str, whose: Callable[[], str
         broken = [key for key in reading.expected if found[key].is_meta or not torch.isfinite(found[key]).all()]
         if broken:
             told = ", ".join(broken[:8]) + (", ..." if len(broken) > 8 else "")
-            raise WeightsError(f"{name}: numbers that are missing or not finite in {told}: no training that worked made them")
+            raise WeightsError(
+                f"{name}: numbers that are missing or not finite in {told}: no training that worked made them"
+            )
         return reading.ours(found)
     advice = whose()
     if advice.startswith("they are ours"):

@@ -162,7 +162,9 @@ class _Stored:
         file.seek(start + self.begin)
         content = bytearray(file.read(self.end - self.begin))  # frombuffer wants memory that may be written
         if len(content) < self.end - self.begin:
-            raise WeightsError(f"it ends {self.end - self.begin - len(content)} bytes before its tensors do: it is broken")
+            raise WeightsError(
+                f"it ends {self.end - self.begin - len(content)} bytes before its tensors do: it is broken"
+            )
         return torch.frombuffer(content, dtype=self.dtype).reshape(self.shape)
 
 

@@ -63,7 +63,8 @@ def _round(name: str, seed: int, core: int, figures: Figures, references: Refere
             search = Ordeal(place, row, reference.total, reference.last_rung)
             births = rng.sample(BIRTH, 2)
             while kinds:
-                instant = births.pop() if births else instants.drawn(rng, to_work_s=to_work_s)
+                born = place.database.exists()
+                instant = instants.drawn(rng, to_work_s=to_work_s) if born or not births else births.pop()
                 if not search.strike_driver(kinds[-1], instant):
                     break
                 kinds.pop()
