@@ -151,6 +151,8 @@ class SpaceDomain:
     def broken(self, architecture: Architecture) -> str | None:
         """The first requirement that the counts break."""
         counts = self.counts(architecture)
+        if max(counts.params, counts.macs, counts.activations) >= 2**63:
+            return "too large to be counted in a database"
         told = {"params": counts.params, "macs": counts.macs, "tokens": counts.tokens}
         return self.space.require.broken(architecture, told)
 

@@ -20,6 +20,7 @@ from mlpspace.data import catalog
 from mlpspace.errors import DataError, SpaceError, StudyError, UserError, did_you_mean
 from mlpspace.manifest import Manifest, manifest, without_passwords
 from mlpspace.space import Space, load_space, read_space
+from mlpspace.space.dims import contains
 from mlpspace.space.reader import SAMPLERS
 from mlpspace.storage import holds_study, is_at, on_a_server, studies_in
 from mlpspace.study import Study, Trial
@@ -320,12 +321,23 @@ def forget_optuna(study: Study) -> None:
     forget(study.storage)
 
 
+def _check_points(study: Study, domain: SpaceDomain, trials: list[Trial]) -> None:
+    """Refuse a study whose trials were not drawn from its space: a stranger may have written anything there."""
+    dimensions = {dim.name: dim for dim, _ in domain.dimensions}
+    for trial in trials:
+        for name, value in (trial.point or {}).items():
+            if name not in dimensions or not contains(dimensions[name], value):
+                what = f"{name} {value!r}, which is no value of its space"
+                raise StudyError(f"{study.storage.name}: trial {trial.number} has {what}. It is left as it is.")
+
+
 @contextmanager
 def mirror(study: Study, domain: SpaceDomain, trials: list[Trial]) -> Iterator[OptunaTables]:
     """Optuna's tables of the study, brought in line with the ledger."""
     from mlpspace.optuna_tables import OptunaTables
     from mlpspace.sampling.optuna_samplers import distribution
 
+    _check_points(study, domain, trials)
     distributions = {dim.name: distribution(dim) for dim, _ in domain.dimensions}
     tables = OptunaTables(
         study.storage,

@@ -186,13 +186,16 @@ _FINISH = (
     .values(
         ended=sa.func.coalesce(trial.c.ended, sa.bindparam("now")),
         # a leg that an earlier session was cut off in ended nobody knows when: it counts nothing
-        seconds=trial.c.seconds
-        + sa.case(
-            (
-                sa.and_(trial.c.ended.is_(None), trial.c.resumed >= sa.bindparam("session_started")),
-                sa.bindparam("now") - trial.c.resumed,
+        seconds=sa.func.coalesce(
+            sa.bindparam("worked", type_=sa.Float),
+            trial.c.seconds
+            + sa.case(
+                (
+                    sa.and_(trial.c.ended.is_(None), trial.c.resumed >= sa.bindparam("session_started")),
+                    sa.bindparam("now") - trial.c.resumed,
+                ),
+                else_=sa.literal_column("0.0"),
             ),
-            else_=sa.literal_column("0.0"),
         ),
     )
 )
@@ -309,14 +312,24 @@ class Writer:
         }
         self._write((self._upserts.record_progress, row), durable=False)
 
-    def finish(self, number: int, state: str, reason: str | None = None, detail: str | None = None) -> None:
+    def finish(
+        self,
+        number: int,
+        state: str,
+        reason: str | None = None,
+        detail: str | None = None,
+        *,
+        seconds: float | None = None,
+    ) -> None:
         """The trial ends, or waits at a rung: one of ENDED, with the reason that the front counts by.
 
-        What is paused may be begun again, or be stopped: then it ended when it was paused.
+        What is paused may be begun again, or be stopped: then it ended when it was paused. `seconds` is how long it was
+        worked on in all; None: by the clock, since it was begun.
         """
         assert state in ENDED, state
         now = self._clock()
         row = {"state": state, "reason": _storable(reason), "detail": _storable(detail), "now": now, "which": number}
+        row |= {"worked": seconds}
         (rows,) = self._write((_FINISH, row | {"session_started": self._session_started}), now=now)
         assert rows == 1, f"trial {number} was never begun"
 

@@ -220,7 +220,7 @@ class OptunaTables:
         """Number -> what is told of it: state, reason as JSON, whether it broke a constraint."""
         attrs, system = self._tables["trial_user_attributes"].c, self._tables["trial_system_attributes"].c
         query = sa.select(attrs.trial_id, attrs.value_json).where(attrs.key == "reason")
-        reasons = {trial_id: value for trial_id, value in connection.execute(query)}
+        reasons = dict(connection.execute(query).tuples().all())
         constrained = set(connection.execute(sa.select(system.trial_id).where(system.key == "constraints")).scalars())
         return {
             number: (state, reasons.get(trial_id), trial_id in constrained)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from mlpspace.counts import Profile
 from mlpspace.domain import SearchDomain
 from mlpspace.measurement import Assignment, Checkpoint, Measurement, Progress
+from mlpspace.objectives import Objective
 from mlpspace.sampling.base import Observation
 from mlpspace.space.space import Candidate
 from mlpspace.trial import Trial
@@ -91,8 +92,13 @@ def recalled(domain: SearchDomain, trial: Trial) -> Running:
             seen.known[record.metric] = record.value
         elif record.rung is not None:
             seen.accuracy[record.rung] = record.value
-    seen.disturbed = any(each.disturbed for each in running.values.values())
+    seen.disturbed = is_disturbed(running.values, domain.objectives)
     return running
+
+
+def is_disturbed(values: Mapping[str, Measurement], objectives: Sequence[Objective]) -> bool:
+    """Whether other programs used the CPU while an objective was measured; what is no objective decides nothing."""
+    return any(objective.metric in values and values[objective.metric].disturbed for objective in objectives)
 
 
 @dataclass(frozen=True, slots=True)

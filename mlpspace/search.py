@@ -29,7 +29,7 @@ from mlpspace.objectives import corner
 from mlpspace.outlets import Mirror, Writer
 from mlpspace.pareto import hypervolume, pareto_front
 from mlpspace.recipe import Recipe
-from mlpspace.results import Limits, Result, Running, recalled
+from mlpspace.results import Limits, Result, Running, is_disturbed, recalled
 from mlpspace.rungs import Rungs
 from mlpspace.sampling.base import Observation, Sampler, Suggestion
 from mlpspace.space.space import Candidate
@@ -441,7 +441,7 @@ class Search:
         running.values[measured.metric] = measured
         if measured.metric != "accuracy":
             running.seen.known[measured.metric] = measured.value
-            running.seen.disturbed = any(each.disturbed for each in running.values.values())
+            running.seen.disturbed = is_disturbed(running.values, self.objectives)
             return True
         assert measured.rung is not None
         running.seen.accuracy[measured.rung] = measured.value
@@ -465,7 +465,7 @@ class Search:
         self._rest(running)
         self.paused[number] = running
         running.seen.state = "paused"
-        self._writer.finish(number, "paused")
+        self._writer.finish(number, "paused", seconds=running.seconds)
         self._mirror.pause(number, standing("paused", rung, self.domain.epochs[rung], None))
         self._conclude(running, "paused", None, None)
         return False
@@ -519,7 +519,7 @@ class Search:
             self._end_repeat(running, reason)
             return
         self._shelf.drop(number)
-        self._writer.finish(number, state, reason, detail)
+        self._writer.finish(number, state, reason, detail, seconds=running.seconds)
         result = self._conclude(running, state, reason, detail)
         if state == "stopped":
             self._mirror.pause(number, standing(state, result.rung, result.epochs, reason))

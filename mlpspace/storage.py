@@ -19,7 +19,10 @@ from mlpspace.sqlite_file import SqliteFile
 
 T = TypeVar("T")
 
-UNFINISHED = ("study.db.new", "study.db.new-wal", "study.db.new-shm", f"{FILE}.new")  # of a study that is being made
+UNFINISHED = (
+    *(f"study.db.new{end}" for end in ("", "-wal", "-shm", "-journal")),
+    f"{FILE}.new",
+)  # of a study that is being made
 
 
 class Transactions(Protocol):

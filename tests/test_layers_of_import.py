@@ -43,7 +43,7 @@ ROWS = (
 
 # Who may import the heavy libraries, at the top of the file or inside a function.
 MAY_IMPORT = {
-    "ray": ("engines.ray_tune", "engines.ray_worker", "engines.ray_files"),
+    "ray": ("engines.ray_tune", "engines.ray_worker", "engines.ray_files", "engines.ray_mended"),
     "torch": (
         *("nets", "counts", "proof", "weights", "comparators"),
         *("data", "device", "proxy", "throughput", "quiet", "evaluate", "memory", "engines"),

@@ -52,6 +52,7 @@ from ray.tune.stopper import Stopper
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from mlpspace.engines.ray_files import Files, offer
+from mlpspace.engines.ray_mended import mend, own_signals
 from mlpspace.engines.ray_worker import RayWorker, Work
 from mlpspace.errors import UserError
 from mlpspace.measurement import Evaluate
@@ -309,6 +310,7 @@ def run(
     """
     for name in ("ray", "ray.tune"):  # what it has to say of a trial, the search says
         logging.getLogger(name).setLevel(logging.CRITICAL)
+    mend()
     with _cluster(wanted), _scratch() as folder:
         bridge = _Bridge(search, wanted, interrupted, note)
         _fit(bridge, make_evaluate, folder)
@@ -420,7 +422,7 @@ def _cluster(wanted: Wanted) -> Iterator[None]:
             options.setdefault("runtime_env", {})["py_executable"] = shlex.quote(sys.executable)
         _knock(wanted)
         try:
-            with warnings.catch_warnings():
+            with warnings.catch_warnings(), own_signals():
                 warnings.simplefilter("ignore")
                 ray.init(**options)
         except (ConnectionError, ValueError, RuntimeError) as error:

@@ -226,6 +226,7 @@ def quantity(text: str) -> float | None:
 
 
 _DURATION = re.compile(r"(\d+(\.\d+)?[dhms])+", re.ASCII)
+_LONGEST = 1e9  # seconds, thirty years; no clock of the operating system waits for centuries
 _SECONDS = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0}
 
 
@@ -235,7 +236,7 @@ def duration(text: str) -> float | None:
         value: int | float | str = sum(float(n) * _SECONDS[unit] for n, unit in re.findall(r"([\d.]+)([dhms])", text))
     else:
         value = scalar(text)
-    return None if isinstance(value, str) or not 0 <= value < float("inf") else float(value)
+    return None if isinstance(value, str) or not 0 <= value <= _LONGEST else float(value)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,58 @@
+"""What Ray 2.60 does in the driver that harms a search, put right. A Ray that does it no more is left alone."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import ray._private.worker
+from ray.tune.execution.tune_controller import TuneController
+
+
+def mend() -> None:
+    """For the life of this process; twice does no harm."""
+    _let_workers_start()
+    _say_no_word_of_raylets()
+
+
+@contextmanager
+def own_signals() -> Iterator[None]:
+    """`ray.init` takes SIGTERM for itself, and answers it with a traceback; here the driver's own answer stays."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _let_workers_start() -> None:
+    """With `reuse_actors` Tune gives a trial whose worker is starting to any worker that is free, and ends the one that
+    starts. Where a trial takes less time than a worker's start, a worker that died would never be replaced: the search
+    would go on with one worker less for good.
+    """
+    reuse: Any = getattr(TuneController, "_maybe_reuse_cached_actor", None)
+    if reuse is None or hasattr(reuse, "mended"):
+        return
+
+    def unless_its_own_starts(self: Any, trial: Any) -> bool:
+        actor = self._trial_to_actor.get(trial)
+        if actor is not None and self._actor_manager.is_actor_started(actor):
+            return (
+                False  # it has its share of a node, and will be there in a moment; what waits for one may be replaced
+            )
+        return bool(reuse(self, trial))
+
+    unless_its_own_starts.mended = True  # type: ignore[attr-defined]
+    TuneController._maybe_reuse_cached_actor = unless_its_own_starts
+
+
+def _say_no_word_of_raylets() -> None:
+    """Ray writes pages to stdout for each worker that dies, also with `log_to_driver=False`; the search has said it."""
+    if hasattr(ray._private.worker, "print_to_stdstream"):
+        ray._private.worker.print_to_stdstream = lambda *_, **__: None
