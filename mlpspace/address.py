@@ -154,7 +154,7 @@ def read_address(path: Path) -> tuple[Address, str]:
         port = told.get("port") if whole else None
         if not whole or not (port is None or (type(port) is int and 0 < port < 65536)):
             raise ValueError("it is not as mlpspace writes it")
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise StudyError(f"{path} does not say where the study's tables are ({error}).") from None
     return Address(
         host=told.get("host"),

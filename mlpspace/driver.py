@@ -208,7 +208,9 @@ def _seed(space: Space, options: Options) -> int:
 
 def _data_path_of(study: Study | None, dataset: str) -> str | None:
     """Where the dataset lay when the study was made: the same command need not say it again."""
-    return None if study is None else study.manifest.get("data", {}).get(dataset)
+    noted = None if study is None else study.manifest.get("data")
+    path = noted.get(dataset) if isinstance(noted, dict) else None
+    return path if isinstance(path, str) else None
 
 
 def _is_done(study: Study, space: Space, total: int) -> bool:

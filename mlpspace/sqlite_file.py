@@ -97,7 +97,7 @@ class SqliteFile:
     # --- reading ---
 
     def read(self, query: Callable[[sa.Connection], T]) -> T:
-        failure: sa.exc.DatabaseError | None = None
+        failure: str | None = None
         for pause in (0.0, 0.01, 0.02, 0.05, 0.1, 0.2):  # while a writer comes or goes: tens of milliseconds
             time.sleep(pause)
             before = self._at_rest()
@@ -106,7 +106,10 @@ class SqliteFile:
                 with _reader(self.path, at_work=before is None) as connection:
                     result = query(connection)
             except sa.exc.DatabaseError as error:  # its companion files are not all there yet, or no more
-                failure = error
+                failure = str(error.orig)
+                continue
+            except UnicodeDecodeError as error:  # a damaged name, of which SQLite would tell
+                failure = str(error)
                 continue
             except StudyError:
                 if before is None or before == self._at_rest():
@@ -116,7 +119,7 @@ class SqliteFile:
                 return result
         if failure is None:
             raise StudyError(f"{self.path} is being written to by ever new writers. Try again.")
-        raise self.not_a_study(str(failure.orig)) from None
+        raise self.not_a_study(failure) from None
 
     def _at_rest(self) -> tuple[int, int] | None:
         """What changes whenever a writer has come and gone; None while one is at work, or was killed."""

@@ -153,7 +153,7 @@ def test_a_paused_assignment_goes_on_to_the_accuracy_of_an_uninterrupted_one(
     events: Callable[..., Generator[Event, None, None]],
 ) -> None:
     uninterrupted = list(events(dataclasses.replace(ASSIGNMENT, throughput_batch=None)))
-    (kept,) = (e for e in events() if isinstance(e, Checkpoint))
+    kept, _weights = (e for e in events() if isinstance(e, Checkpoint))
     rest = list(events(dataclasses.replace(ASSIGNMENT, throughput_batch=None, state=kept.state)))
     assert [(m.rung, m.value) for m in rest if isinstance(m, Measurement)] == [
         (m.rung, m.value) for m in uninterrupted if isinstance(m, Measurement) and m.rung == 1
