@@ -7,6 +7,7 @@ import re
 import shlex
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from mlpspace.search import Search
 
 STUDIES = Path("studies")
+EXIT_INTERRUPTED = 130  # of a process that cannot wait for the command line to say so
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -379,21 +381,28 @@ class _Interrupt:
     """The first Ctrl-C asks the engine to end; the second one ends it at once.
 
     SIGTERM does the same, which is what a batch system sends before it kills, and SIGHUP, when the terminal is closed:
-    nobody can be told anything then.
+    nobody can be told anything then. Those who get the signal too, such as Ray's processes, may be gone before the
+    engine has ended, and it would wait for them for minutes: after a while the process ends all the same.
     """
 
     SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    PATIENCE_S = 20.0
 
     def __init__(self, note: Callable[[str], None]) -> None:
         self.seen = False
         self._note = note
         self._before: dict[signal.Signals, Any] = {}
+        self._timer: threading.Timer | None = None
 
     def __enter__(self) -> _Interrupt:
-        self._before = {each: signal.signal(each, self._handle) for each in self.SIGNALS}
+        for each in self.SIGNALS:
+            if signal.getsignal(each) != signal.SIG_IGN:  # as under nohup
+                self._before[each] = signal.signal(each, self._handle)
         return self
 
     def __exit__(self, *exc: object) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
         for each, handler in self._before.items():
             signal.signal(each, handler)
 
@@ -403,11 +412,22 @@ class _Interrupt:
         if self.seen:
             raise KeyboardInterrupt
         self.seen = True
+        self._timer = threading.Timer(self.PATIENCE_S, self._end)
+        self._timer.daemon = True
+        self._timer.start()
         word = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}.get(
             signal.Signals(number), "the terminal is closed"
         )
         with suppress(RuntimeError):  # it came in the middle of another line
             self._note(f"{word}: the workers are ending. Once more ends at once; nothing that was measured is lost.")
+
+    def _end(self) -> None:
+        with suppress(RuntimeError, OSError):
+            self._note(
+                "The workers do not answer, and this process ends without them. Nothing that was measured is lost."
+            )
+            sys.stdout.flush()
+        os._exit(EXIT_INTERRUPTED)
 
 
 def _to_nowhere() -> None:

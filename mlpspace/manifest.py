@@ -41,6 +41,7 @@ _SETTINGS: tuple[str, ...] = (
     "CUBLAS_",
     "NVIDIA_TF32_",
 )
+_SET_BY_LIBRARIES = ("KMP_INIT_AT_FORK", "KMP_DUPLICATE_LIB_OK")  # by scikit-learn, once it is imported
 _SETTINGS += ("TORCH_", "PYTORCH_")  # environment variables that change what is computed, or where
 _INSTRUCTIONS = (
     "avx2",
@@ -104,7 +105,11 @@ def manifest(*, command: str, space_id: str, data: Mapping[str, str], seeds: Map
             "memory_gb": _memory_gb(Path("/proc/meminfo")),
             **_gpus(),
         },
-        "environment": {name: os.environ[name] for name in sorted(os.environ) if name.startswith(_SETTINGS)},
+        "environment": {
+            name: os.environ[name]
+            for name in sorted(os.environ)
+            if name.startswith(_SETTINGS) and name not in _SET_BY_LIBRARIES
+        },
     }
     return Manifest(told, diff)
 

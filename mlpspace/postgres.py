@@ -222,6 +222,7 @@ class PostgresSchema:
             "user": address.user,
             "password": address.password,
             **dict(address.settings),
+            **_proof_only(),
             "options": f"-c search_path={self.schema} {alive}",
             "client_encoding": "utf8",
             "connect_timeout": 10,
@@ -234,6 +235,15 @@ class PostgresSchema:
 
     def engine(self, connect: Callable[[], Any], **more: Any) -> sa.Engine:
         return sa.create_engine("postgresql+psycopg://", creator=connect, **more)
+
+
+def _proof_only() -> dict[str, str]:
+    """A server gets a proof that one knows the password, and never the password itself or its MD5: where to connect
+    stands in a study's folder, which may be a stranger's. PGREQUIREAUTH says otherwise; libpq before 16 knows neither.
+    """
+    if "PGREQUIREAUTH" in os.environ or _psycopg().pq.version() < 160000:
+        return {}
+    return {"require_auth": "scram-sha-256,gss,sspi,none"}
 
 
 class PostgresTransactions:

@@ -314,7 +314,10 @@ class _Proxy:
             anew = np.random.SeedSequence([self._seed, past.epochs]).generate_state(1, np.uint64)[0]
             self._generator.manual_seed(int(anew))
         self._done = told["steps"]
-        self._training.count, self._validation.count = told["parts"]
+        training, validation = told["parts"]
+        if not (1 <= training <= self._batch and 1 <= validation <= self._validation_batch):
+            raise ValueError(f"a checkpoint of another training: its batch is in {training} and {validation} parts")
+        self._training.count, self._validation.count = training, validation
         return past
 
 

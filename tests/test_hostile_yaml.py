@@ -97,6 +97,11 @@ def test_a_spoiled_space_file_is_a_space_or_mistakes_with_their_lines(tmp_path: 
 
 
 @pytest.mark.slow
+def test_more_spoiled_space_files_are_spaces_or_mistakes_with_their_lines(tmp_path: Path) -> None:
+    assert sum(read_spoiled(500, seed=2, folder=tmp_path).values()) == 500
+
+
+@pytest.mark.fuzz
 def test_ten_thousand_spoiled_space_files_are_spaces_or_mistakes_with_their_lines(tmp_path: Path) -> None:
     told = read_spoiled(10_000, seed=1, folder=tmp_path)
     assert told["spaces"] > 500
@@ -125,7 +130,7 @@ def test_a_spoiled_architecture_file_is_an_architecture_or_mistakes() -> None:
     assert read_spoiled_architectures(300, seed=0) > 10
 
 
-@pytest.mark.slow
+@pytest.mark.fuzz
 def test_five_thousand_spoiled_architecture_files_are_architectures_or_mistakes() -> None:
     assert read_spoiled_architectures(5_000, seed=1) > 200
 

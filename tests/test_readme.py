@@ -47,7 +47,9 @@ def test_every_flag_in_it_exists_and_every_flag_that_exists_is_in_it():
     flags = {
         flag for command in cli.cli.commands.values() for p in command.params for flag in p.opts if flag[:2] == "--"
     }
-    elsewhere = {"--head"}  # ray's
+    elsewhere = {"--head", "--port", "--block", "--generate"}  # ray's
+    elsewhere |= {"--nodes", "--ntasks", "--ntasks-per-node", "--gpus-per-node", "--cpus-per-task"}  # SLURM's
+    elsewhere |= {"--time", "--signal", "--overlap", "--chaos-minutes"}
     assert told - flags - elsewhere == set()
     assert flags - told <= {"--draws", "--plain", "--seed"}  # those that help alone teaches
 

@@ -20,15 +20,20 @@ def mend() -> None:
 
 @contextmanager
 def own_signals() -> Iterator[None]:
-    """`ray.init` takes SIGTERM for itself, and answers it with a traceback; here the driver's own answer stays."""
+    """`ray.init` takes SIGTERM for itself, and answers it with a traceback; here the driver's own answer stays.
+
+    And what it starts ignores SIGHUP: where the terminal is closed, the driver must still have somebody to end with.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     before = signal.getsignal(signal.SIGTERM)
+    closed = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGHUP, closed)
 
 
 def _let_workers_start() -> None:
