@@ -122,7 +122,7 @@ def kill_everywhere(tmp_path: Path, text: str, sampler: str, trials: int, share:
 
 @pytest.mark.parametrize("text", [RUNGS, WHOLE], ids=["rungs", "whole"])
 def test_cut_off_at_some_places_a_search_goes_on_as_if_nothing_had_happened(tmp_path: Path, text: str) -> None:
-    kill_everywhere(tmp_path, text, "random", trials=5, share=0.03)
+    kill_everywhere(tmp_path, text, "random", trials=4, share=0.02)
 
 
 @pytest.mark.slow

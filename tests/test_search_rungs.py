@@ -44,15 +44,16 @@ class Noted:
             yield event
 
 
-@pytest.fixture
-def halved(tmp_path):
-    """A search of 40 trials with three rungs."""
+@pytest.fixture(scope="module")
+def halved(tmp_path_factory):
+    """A search of 40 trials with three rungs, which nobody changes."""
+    folder = tmp_path_factory.mktemp("halved") / "run1"
     worker = Noted()
-    session = Session(tmp_path / "run1", text=RUNGS, trials=40)
+    session = Session(folder, text=RUNGS, trials=40)
     with session as search:
         run(search, worker)
         assert search.done
-    return Study(tmp_path / "run1"), worker, session
+    return Study(folder), worker, session
 
 
 def test_about_a_third_goes_on_from_each_rung_and_the_published_networks_always_do(halved):
