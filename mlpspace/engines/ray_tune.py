@@ -121,6 +121,7 @@ class _Bridge:
         self._alive: dict[str, dict[str, Any]] = {}  # node id -> node
         self._gone: dict[str, float] = {}  # node id -> when it was missed first
         self._looked = -math.inf
+        self.kept: list[Any] = []  # of Tune's trials, those that may be at work
         self._look_at_nodes()
         self.resources = plan(wanted, [node["Resources"] for node in self._alive.values()])
 
@@ -269,6 +270,17 @@ class _Scheduler(FIFOScheduler):
     def __init__(self, bridge: _Bridge) -> None:
         super().__init__()
         self._bridge = bridge
+
+    def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
+        super().on_trial_add(tune_controller, trial)
+        self._bridge.kept.append(trial)
+        # Tune holds every trial to the end of the search, each with some 40 kB of which nothing is asked again
+        for ended in [each for each in self._bridge.kept if each.is_finished()]:
+            ended.config.clear()
+            ended.run_metadata.last_result.clear()
+            ended.run_metadata.metric_analysis.clear()
+            ended.run_metadata.metric_n_steps.clear()
+            self._bridge.kept.remove(ended)
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         go_on = self._bridge.take(trial.trial_id, result)
