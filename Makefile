@@ -20,7 +20,7 @@ search: .venv/installed
 	@exec .venv/bin/mlpspace search "$(SPACE)" $(ARGS)
 
 test: .venv/installed-dev
-	@exec .venv/bin/python -m pytest $(ARGS)
+	@OMP_NUM_THREADS=1 exec .venv/bin/python -m pytest -n 2 --dist loadfile $(ARGS)  # a core for each of the two
 
 lint: .venv/installed-dev
 	@.venv/bin/ruff check .

@@ -347,7 +347,7 @@ def test_a_file_that_is_no_database_is_refused(study: Path, capsys: Capture, dat
     assert told.startswith(f"{study / 'study.db'} is not a study database")
 
 
-@pytest.mark.parametrize("spoiled_files", [30, pytest.param(1000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("spoiled_files", [30, pytest.param(1000, marks=pytest.mark.fuzz)])
 def test_a_spoiled_database_is_read_or_refused(study: Path, capsys: Capture, spoiled_files: int) -> None:
     rng = random.Random(0)
     file = study / "study.db"

@@ -126,7 +126,7 @@ def test_cut_off_at_some_places_a_search_goes_on_as_if_nothing_had_happened(tmp_
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("sampler", "share"), [("random", 0.06), ("default", 0.01)])
+@pytest.mark.parametrize(("sampler", "share"), [("random", 0.04), ("default", 0.008)])
 @pytest.mark.parametrize("text", [RUNGS, WHOLE], ids=["rungs", "whole"])
 def test_cut_off_at_any_place_a_search_goes_on_as_if_nothing_had_happened(
     tmp_path: Path, text: str, sampler: str, share: float
