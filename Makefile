@@ -4,6 +4,7 @@
 #
 # TORCH="torch==2.13.0"   the torch to install; without it the newest, or the one that .venv already has
 # PYTHON=python3.12       the Python to make .venv with, 3.10 or newer
+# ARGS="-n 2 --dist loadfile"   for `make test`: in two processes
 # SPACE=spaces/mixer.yaml ARGS="--workers 1"   what `make search` searches; ARGS goes to pytest in `make test`
 
 PYTHON = python3
@@ -20,7 +21,7 @@ search: .venv/installed
 	@exec .venv/bin/mlpspace search "$(SPACE)" $(ARGS)
 
 test: .venv/installed-dev
-	@OMP_NUM_THREADS=1 exec .venv/bin/python -m pytest -n 2 --dist loadfile $(ARGS)  # a core for each of the two
+	@exec .venv/bin/python -m pytest $(ARGS)
 
 lint: .venv/installed-dev
 	@.venv/bin/ruff check .

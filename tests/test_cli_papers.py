@@ -34,7 +34,8 @@ def test_all_networks_are_listed_in_lines_that_fit(columns, capsys, monkeypatch)
         assert max(map(len, out.splitlines())) <= columns + 10  # the sentences below the table alone may be longer
 
 
-def test_a_row_has_counts_resolution_top1_and_how_it_was_trained(capsys):
+def test_a_row_has_counts_resolution_top1_and_how_it_was_trained(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "120")
     _, out, _ = mlpspace(capsys, "papers", "resmlp_s12", "mixer_s16")
     row = next(line for line in out.splitlines() if "resmlp_s12" in line)
     assert row.split(None, 5) == [
