@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
-import signal
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mlpspace import extension
 from mlpspace.address import Address
 from mlpspace.data import catalog
 from mlpspace.errors import DataError, SpaceError, StudyError, UserError, did_you_mean
+from mlpspace.interrupt import Interrupt
 from mlpspace.manifest import Manifest, manifest, without_passwords
 from mlpspace.space import Space, load_space, read_space
 from mlpspace.space.dims import contains
@@ -34,7 +32,6 @@ if TYPE_CHECKING:
     from mlpspace.search import Search
 
 STUDIES = Path("studies")
-EXIT_INTERRUPTED = 130  # of a process that cannot wait for the command line to say so
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -264,6 +261,7 @@ def _run(
     from mlpspace import sampling
     from mlpspace.checkpoints import Checkpoints
     from mlpspace.domain import SpaceDomain
+    from mlpspace.optuna_tables import forget
     from mlpspace.results import Limits
     from mlpspace.search import Search
     from mlpspace.stopping import Plateau
@@ -281,7 +279,7 @@ def _run(
             extension.begin(study, space)
         if extension.is_unfinished(study):
             extension.translate(study, writer, space)
-            forget_optuna(study)
+            forget(study.storage)  # Optuna's tables know no space that changes: they are made anew, from the ledger
         trials = study.trials()
         tables = stack.enter_context(mirror(study, domain, trials))
         extension.finish(study)
@@ -306,7 +304,7 @@ def _run(
         view.search = search
         if search.done:
             view.note(_nothing_added(study, total))
-        interrupt = stack.enter_context(_Interrupt(view.note))
+        interrupt = stack.enter_context(Interrupt(view.note))
         try:
             if not search.done:
                 _engine(search, options, interrupt, view.note, data_path)
@@ -316,13 +314,6 @@ def _run(
         hint = "To go on all the same, take `stop` out of the file's `search`, or make it more patient."
         return False, f"Stopped, as {search.enough}.\n  {hint}", True
     return interrupt.seen, search.stopped, search.exhausted
-
-
-def forget_optuna(study: Study) -> None:
-    """Optuna's tables know no space that changes: they are made anew, from the ledger."""
-    from mlpspace.optuna_tables import forget
-
-    forget(study.storage)
 
 
 def _check_points(study: Study, domain: SpaceDomain, trials: list[Trial]) -> None:
@@ -358,7 +349,7 @@ def mirror(study: Study, domain: SpaceDomain, trials: list[Trial]) -> Iterator[O
 
 
 def _engine(
-    search: Search, options: Options, interrupt: _Interrupt, note: Callable[[str], None], data_path: str | None
+    search: Search, options: Options, interrupt: Interrupt, note: Callable[[str], None], data_path: str | None
 ) -> None:
     if options.engine == "inline":
         from mlpspace.engines import inline
@@ -375,68 +366,6 @@ def _engine(
         data_path=data_path,
     )
     ray_tune.run(search, wanted=wanted, interrupted=lambda: interrupt.seen, note=note)
-
-
-class _Interrupt:
-    """The first Ctrl-C asks the engine to end; the second one ends it at once.
-
-    SIGTERM does the same, which is what a batch system sends before it kills, and SIGHUP, when the terminal is closed:
-    nobody can be told anything then. Those who get the signal too, such as Ray's processes, may be gone before the
-    engine has ended, and it would wait for them for minutes: after a while the process ends all the same.
-    """
-
-    SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    PATIENCE_S = 20.0
-
-    def __init__(self, note: Callable[[str], None]) -> None:
-        self.seen = False
-        self._note = note
-        self._before: dict[signal.Signals, Any] = {}
-        self._timer: threading.Timer | None = None
-
-    def __enter__(self) -> _Interrupt:
-        for each in self.SIGNALS:
-            if signal.getsignal(each) != signal.SIG_IGN:  # as under nohup
-                self._before[each] = signal.signal(each, self._handle)
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        for each, handler in self._before.items():
-            signal.signal(each, handler)
-
-    def _handle(self, number: int, frame: Any) -> None:
-        if number == signal.SIGHUP:
-            _to_nowhere()
-        if self.seen:
-            raise KeyboardInterrupt
-        self.seen = True
-        self._timer = threading.Timer(self.PATIENCE_S, self._end)
-        self._timer.daemon = True
-        self._timer.start()
-        word = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}.get(
-            signal.Signals(number), "the terminal is closed"
-        )
-        with suppress(RuntimeError):  # it came in the middle of another line
-            self._note(f"{word}: the workers are ending. Once more ends at once; nothing that was measured is lost.")
-
-    def _end(self) -> None:
-        with suppress(RuntimeError, OSError):
-            self._note(
-                "The workers do not answer, and this process ends without them. Nothing that was measured is lost."
-            )
-            sys.stdout.flush()
-        os._exit(EXIT_INTERRUPTED)
-
-
-def _to_nowhere() -> None:
-    """A terminal that is gone refuses what is written to it, and the refusal would end the search before its time."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError, ValueError):
-            os.dup2(nowhere, stream.fileno())
-    os.close(nowhere)
 
 
 @contextmanager

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
-import resource
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from full_disk import files_of_at_most
 
 from mlpspace.checkpoints import Checkpoints, MemoryCheckpoints, Shelf
 from mlpspace.errors import StudyError
@@ -20,17 +18,6 @@ from mlpspace.measurement import Checkpoint
 @pytest.fixture(params=["files", "memory"])
 def shelf(request: pytest.FixtureRequest, tmp_path: Path) -> Shelf:
     return Checkpoints(tmp_path / "study" / "checkpoints") if request.param == "files" else MemoryCheckpoints()
-
-
-@contextmanager
-def files_of_at_most(size: int) -> Iterator[None]:
-    """The system refuses to write beyond so many bytes, in the middle of a file, as a full disk does."""
-    before, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (before, hard))
 
 
 def names(folder: Path) -> list[str]:

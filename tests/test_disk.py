@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import os
-import resource
 import shutil
 import sqlite3
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from commands import mlpspace
+from full_disk import files_of_at_most
 from hand_made import COUNTS, an_assignment, measured
 from stubs import Session, evaluate
 
@@ -31,17 +29,6 @@ def study(tmp_path: Path) -> Study:
 
 def begin(writer: Writer, number: int) -> None:
     writer.begin(an_assignment(number), **COUNTS, origin="sampler", point={"depth": 2})  # type: ignore[arg-type]
-
-
-@contextmanager
-def files_of_at_most(size: int) -> Iterator[None]:
-    """The system refuses to write beyond so many bytes, in the middle of a file, as a full disk does."""
-    before, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (before, hard))
 
 
 def test_a_full_disk_ends_the_search_with_a_word_and_takes_nothing_that_was_written(tmp_path: Path) -> None:

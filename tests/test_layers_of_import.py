@@ -35,7 +35,7 @@ ROWS = (
     ("report", "status", "manifest_table", "plot", "papers_table", "plot_mixing"),
     ("retraining", "verdict", "subjects", "machine_profile"),
     ("profile_table",),
-    ("survey", "live", "replayed"),
+    ("survey", "live", "replayed", "interrupt"),
     ("driver",),
     ("cli",),
     ("__init__", "__main__"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mlpspace.engines.ray_tune import EngineError, Wanted, plan
+from mlpspace.engines.resources import EngineError, Wanted, plan
 
 LAPTOP = [{"CPU": 2.0}]
 SERVER = [{"CPU": 16.0, "GPU": 4.0}]

@@ -54,39 +54,13 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from mlpspace.engines.ray_files import Files, offer
 from mlpspace.engines.ray_mended import mend, own_signals
 from mlpspace.engines.ray_worker import RayWorker, Work
+from mlpspace.engines.resources import EngineError, Wanted, plan, widened
 from mlpspace.errors import UserError
 from mlpspace.measurement import Evaluate
 from mlpspace.search import Search
 
 MOST_DEATHS = 12  # in a row; then it is the machine, and not the networks
 LOOK_S = 1.0  # between two looks at trials that hang and nodes that come or go
-
-
-class EngineError(UserError):
-    """Ray cannot do what was asked; the text says what would help."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
-    """What the user asked for; None: what suits the machines."""
-
-    workers: int | None = None
-    gpus_per_worker: float | None = None
-    address: str | None = None  # of a running cluster; None starts Ray here
-    device: str = "auto"
-    data_path: str | None = None  # the dataset's on this machine; None: an embedded one
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Resources:
-    """What each worker gets."""
-
-    workers: int
-    cpus: float
-    gpus: float
-    threads: int  # of torch
-    device: str
-    slots: int  # workers that would find room
 
 
 @dataclass(slots=True)
@@ -121,7 +95,6 @@ class _Bridge:
         self._alive: dict[str, dict[str, Any]] = {}  # node id -> node
         self._gone: dict[str, float] = {}  # node id -> when it was missed first
         self._looked = -math.inf
-        self.kept: list[Any] = []  # of Tune's trials, those that may be at work
         self._look_at_nodes()
         self.resources = plan(wanted, [node["Resources"] for node in self._alive.values()])
 
@@ -270,17 +243,18 @@ class _Scheduler(FIFOScheduler):
     def __init__(self, bridge: _Bridge) -> None:
         super().__init__()
         self._bridge = bridge
+        self._held: list[Any] = []  # Tune's trials that may be at work
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
         super().on_trial_add(tune_controller, trial)
-        self._bridge.kept.append(trial)
+        self._held.append(trial)
         # Tune holds every trial to the end of the search, each with some 40 kB of which nothing is asked again
-        for ended in [each for each in self._bridge.kept if each.is_finished()]:
+        for ended in [each for each in self._held if each.is_finished()]:
             ended.config.clear()
             ended.run_metadata.last_result.clear()
             ended.run_metadata.metric_analysis.clear()
             ended.run_metadata.metric_n_steps.clear()
-            self._bridge.kept.remove(ended)
+            self._held.remove(ended)
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         go_on = self._bridge.take(trial.trial_id, result)
@@ -353,62 +327,6 @@ def _fit(bridge: _Bridge, make_evaluate: Callable[[], Evaluate] | None, folder: 
     )
     if not bridge.search.done:
         tuner.fit()
-
-
-def plan(wanted: Wanted, nodes: list[dict[str, float]]) -> Resources:
-    """What each worker gets on nodes with these resources (Ray's "CPU" and "GPU").
-
-    By default one worker per GPU where there are any, else one per core and at most 8 a node; a node's cores are
-    shared out among its workers.
-
-    Raises:
-        EngineError: no node can hold a worker; it would be waited for without end.
-    """
-    on_gpus = wanted.device != "cpu" and (
-        wanted.device.startswith("cuda") or any(node.get("GPU", 0) > 0 for node in nodes)
-    )
-    gpus = wanted.gpus_per_worker
-    if gpus is None:
-        gpus = 1.0 if on_gpus else 0.0
-    if gpus > 1 and gpus != int(gpus):
-        raise EngineError(f"--gpus-per-worker {gpus:g}: above 1 it is a whole number.")
-    slots = [int(node.get("GPU", 0) / gpus) if gpus else min(int(node.get("CPU", 0)), 8) for node in nodes]
-    if not any(slots):
-        have = "; ".join(f"{node.get('CPU', 0):g} CPUs and {node.get('GPU', 0):g} GPUs" for node in nodes)
-        raise EngineError(
-            f"No node can hold a worker with {gpus:g} GPUs. Nodes have: {have}.\n"
-            "  Lower --gpus-per-worker, or search with --device cpu."
-        )
-    workers = wanted.workers or sum(slots)
-    holding = [node for node, slot in zip(nodes, slots, strict=True) if slot]
-    cores = min(node.get("CPU", 1) for node in holding)
-    share = cores / math.ceil(workers / len(holding))
-    cpus = float(int(share)) if share > 1 else math.floor(1000 * share) / 1000  # Ray takes fractions below 1 only
-    return Resources(
-        workers=workers,
-        cpus=cpus,
-        gpus=gpus,
-        threads=max(1, int(cpus)),
-        device=wanted.device if gpus or wanted.device != "auto" else "cpu",
-        slots=_slots(nodes, cpus, gpus),
-    )
-
-
-def widened(resources: Resources, wanted: Wanted, nodes: list[dict[str, float]]) -> Resources:
-    """The same share for each worker on other nodes than before: as many workers as find room, if nobody said how many.
-
-    0 where no node is left that holds one: they are waited for.
-    """
-    slots = _slots(nodes, resources.cpus, resources.gpus)
-    return dataclasses.replace(resources, workers=wanted.workers or slots, slots=slots)
-
-
-def _slots(nodes: list[dict[str, float]], cpus: float, gpus: float) -> int:
-    """How many workers of that share find room."""
-    rooms = [int(node.get("CPU", 0) / cpus + 1e-9) for node in nodes]
-    if gpus:
-        rooms = [min(room, int(node.get("GPU", 0) / gpus + 1e-9)) for room, node in zip(rooms, nodes, strict=True)]
-    return sum(rooms)
 
 
 def _worker_events(device: str, threads: int, files: Files | None) -> Evaluate:
