@@ -16,11 +16,11 @@ from mlpspace.measurement import Checkpoint
 
 
 class Shelf(Protocol):
-    """Where the states of trainings are kept: trial -> the latest `measurement.Checkpoint`."""
+    """Where the states of trainings are kept: trial -> the latest `measurement.Checkpoint`, by repeat (0: its own)."""
 
-    def put(self, trial: int, checkpoint: Checkpoint) -> None: ...
+    def put(self, trial: int, checkpoint: Checkpoint, repeat: int = 0) -> None: ...
     def epochs(self, trial: int) -> int: ...
-    def get(self, trial: int) -> Checkpoint | None: ...
+    def get(self, trial: int, repeat: int = 0) -> Checkpoint | None: ...
     def drop(self, trial: int) -> None: ...
     def clear_except(self, trials: Collection[int]) -> None: ...
 
@@ -28,6 +28,7 @@ class Shelf(Protocol):
 class _Kept(NamedTuple):
     """A file of the folder, as its name tells it."""
 
+    repeat: int
     epochs: int
     crc: int
     file: Path
@@ -36,7 +37,8 @@ class _Kept(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class Checkpoints:
     """A file for each trial, `<folder>/17-epoch6-1a2b3c4d.pt`: its number, the epochs behind it, a CRC-32 of what is in
-    it. The folder is made when there is something to keep.
+    it; `17-repeat2-epoch6-1a2b3c4d.pt` is of its second training anew. The folder is made when there is something to
+    keep.
 
     A state is there in full or not at all, wherever the process ends. One process at a time may write to a folder: that
     of a study is used by the driver, which holds the study's lock.
@@ -47,14 +49,15 @@ class Checkpoints:
 
     folder: Path
 
-    def put(self, trial: int, checkpoint: Checkpoint) -> None:
-        """Keep a trial's state, in place of the one it had."""
+    def put(self, trial: int, checkpoint: Checkpoint, repeat: int = 0) -> None:
+        """Keep a training's state, in place of the one it had."""
         state = checkpoint.state
-        file = self.folder / f"{trial}-epoch{checkpoint.epochs}-{zlib.crc32(state):08x}.pt"
+        training = f"{trial}-repeat{repeat}" if repeat else f"{trial}"
+        file = self.folder / f"{training}-epoch{checkpoint.epochs}-{zlib.crc32(state):08x}.pt"
         beside = file.with_suffix(".part")
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            before = self._of(trial)
+            before = self._of(trial, repeat)
             with open(beside, "wb") as part:
                 part.write(state)
                 part.flush()
@@ -71,14 +74,14 @@ class Checkpoints:
     def epochs(self, trial: int) -> int:
         """How far the kept state is, by its name: it may be hundreds of MB. 0 where none is kept."""
         try:
-            return max((kept.epochs for kept in self._of(trial)), default=0)
+            return max((kept.epochs for kept in self._of(trial, 0)), default=0)
         except OSError as error:
             raise self._refused(f"the checkpoint of trial {trial} cannot be read", error) from error
 
-    def get(self, trial: int) -> Checkpoint | None:
-        """The state of a trial; None if none is kept, or what is kept is damaged."""
+    def get(self, trial: int, repeat: int = 0) -> Checkpoint | None:
+        """The state of a training; None if none is kept, or what is kept is damaged."""
         try:
-            for kept in sorted(self._of(trial), reverse=True):
+            for kept in sorted(self._of(trial, repeat), reverse=True):
                 state = kept.file.read_bytes()
                 if zlib.crc32(state) == kept.crc:
                     return Checkpoint(kept.epochs, state)
@@ -87,9 +90,9 @@ class Checkpoints:
         return None
 
     def drop(self, trial: int) -> None:
-        """Keep a trial's state no longer, if there is one."""
+        """Keep the states of a trial's trainings no longer, if there are any."""
         try:
-            for kept in self._of(trial):
+            for _, kept in [each for each in self._all() if each[0] == trial]:
                 kept.file.unlink(missing_ok=True)
         except OSError as error:
             raise self._refused(f"the checkpoint of trial {trial} cannot be deleted", error) from error
@@ -105,8 +108,8 @@ class Checkpoints:
         except OSError as error:
             raise self._refused("checkpoints that nobody needs cannot be deleted", error) from error
 
-    def _of(self, trial: int) -> list[_Kept]:
-        return [kept for number, kept in self._all() if number == trial]
+    def _of(self, trial: int, repeat: int) -> list[_Kept]:
+        return [kept for number, kept in self._all() if (number, kept.repeat) == (trial, repeat)]
 
     def _all(self) -> list[tuple[int, _Kept]]:
         try:
@@ -114,7 +117,7 @@ class Checkpoints:
         except FileNotFoundError:
             return []
         found = ((_NAME.fullmatch(name), self.folder / name) for name in names)
-        return [(int(m[1]), _Kept(int(m[2]), int(m[3], 16), file)) for m, file in found if m]
+        return [(int(m[1]), _Kept(int(m[2] or 0), int(m[3]), int(m[4], 16), file)) for m, file in found if m]
 
     def _refused(self, what: str, error: OSError) -> StudyError:
         return StudyError(
@@ -124,35 +127,36 @@ class Checkpoints:
         )
 
 
-_NAME = re.compile(r"(\d{1,9})-epoch(\d{1,9})-([0-9a-f]{8})\.pt")
+_NAME = re.compile(r"(\d{1,9})(?:-repeat(\d{1,9}))?-epoch(\d{1,9})-([0-9a-f]{8})\.pt")
 
 
 @dataclass(frozen=True, slots=True)
 class MemoryCheckpoints:
     """The same in memory, for searches that end with their process: replays, tests."""
 
-    states: dict[int, Checkpoint] = field(default_factory=dict)
+    states: dict[tuple[int, int], Checkpoint] = field(default_factory=dict)  # by trial and repeat
 
-    def put(self, trial: int, checkpoint: Checkpoint) -> None:
-        """Keep a trial's state, in place of the one it had."""
-        self.states[trial] = checkpoint
+    def put(self, trial: int, checkpoint: Checkpoint, repeat: int = 0) -> None:
+        """Keep a training's state, in place of the one it had."""
+        self.states[trial, repeat] = checkpoint
 
     def epochs(self, trial: int) -> int:
         """How far the kept state is; 0 where none is kept."""
-        return self.states[trial].epochs if trial in self.states else 0
+        return self.states[trial, 0].epochs if (trial, 0) in self.states else 0
 
-    def get(self, trial: int) -> Checkpoint | None:
-        """The state of a trial; None if none is kept."""
-        return self.states.get(trial)
+    def get(self, trial: int, repeat: int = 0) -> Checkpoint | None:
+        """The state of a training; None if none is kept."""
+        return self.states.get((trial, repeat))
 
     def drop(self, trial: int) -> None:
-        """Keep a trial's state no longer, if there is one."""
-        self.states.pop(trial, None)
+        """Keep the states of a trial's trainings no longer, if there are any."""
+        for key in [key for key in self.states if key[0] == trial]:
+            del self.states[key]
 
     def clear_except(self, trials: Collection[int]) -> None:
         """Drop the states of all other trials."""
-        for trial in self.states.keys() - set(trials):
-            del self.states[trial]
+        for key in [key for key in self.states if key[0] not in trials]:
+            del self.states[key]
 
 
 def _size(state: bytes) -> str:

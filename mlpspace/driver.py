@@ -261,6 +261,7 @@ def _run(
     from mlpspace import sampling
     from mlpspace.checkpoints import Checkpoints
     from mlpspace.domain import SpaceDomain
+    from mlpspace.engines import crash
     from mlpspace.optuna_tables import forget
     from mlpspace.results import Limits
     from mlpspace.search import Search
@@ -302,12 +303,16 @@ def _run(
             observe=view.result,
         )
         view.search = search
+        black_box = study.folder / "at-work"
+        crashed = crash.take(black_box)
+        if crashed is not None:
+            view.note(search.crashed(*crashed))
         if search.done:
             view.note(_nothing_added(study, total))
         interrupt = stack.enter_context(Interrupt(view.note))
         try:
             if not search.done:
-                _engine(search, options, interrupt, view.note, data_path)
+                _engine(search, options, interrupt, view.note, data_path, black_box)
         except KeyboardInterrupt:
             interrupt.seen = True
     if search.enough is not None and not interrupt.seen:
@@ -349,12 +354,17 @@ def mirror(study: Study, domain: SpaceDomain, trials: list[Trial]) -> Iterator[O
 
 
 def _engine(
-    search: Search, options: Options, interrupt: Interrupt, note: Callable[[str], None], data_path: str | None
+    search: Search,
+    options: Options,
+    interrupt: Interrupt,
+    note: Callable[[str], None],
+    data_path: str | None,
+    black_box: Path,
 ) -> None:
     if options.engine == "inline":
         from mlpspace.engines import inline
 
-        inline.run(search, device=options.device, interrupted=lambda: interrupt.seen, note=note)
+        inline.run(search, device=options.device, interrupted=lambda: interrupt.seen, note=note, black_box=black_box)
         return
     from mlpspace.engines import ray_tune
 

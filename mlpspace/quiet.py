@@ -12,20 +12,32 @@ from __future__ import annotations
 
 import fcntl
 import os
+import stat
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from mlpspace.device import cores
+from mlpspace.errors import UserError
 
 PROC_STAT = Path("/proc/stat")
 
 
 def node_folder() -> Path:
-    """The folder that all of this user's processes on this node share."""
-    return Path(tempfile.gettempdir()) / f"mlpspace-{os.getuid()}"
+    """The folder that all of this user's processes on this node share, and no one else.
+
+    Raises:
+        UserError: somebody else made it, or put something else in its place.
+    """
+    folder = Path(tempfile.gettempdir()) / f"mlpspace-{os.getuid()}"
+    with suppress(FileExistsError):  # no folder: told below
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
+        raise UserError(f"{folder} is no folder of yours. Remove it, or name another place: export TMPDIR=FOLDER")
+    return folder
 
 
 class QuietDevice:
@@ -36,7 +48,7 @@ class QuietDevice:
 
     def __init__(self, device_key: str, folder: Path | None = None) -> None:
         folder = folder or node_folder()
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
         self._turnstile = open(folder / f"{device_key}.turnstile", "w")  # noqa: SIM115 -- held as long as the object
         self._room = open(folder / f"{device_key}.room", "w")  # noqa: SIM115
 

@@ -122,7 +122,7 @@ class Search:
             labels.add(trial.label)
         self._recall_growth(trials)
         self._decide_what_was_cut_off()
-        self._shelf.clear_except({*self.running, *self.paused})
+        self._shelf.clear_except({*self.running, *self.paused, *self._last_trained})  # those may be trained anew
         self._clear_weights()
         # by label too: what a published network is may have been put right since the study began
         recipe = domain.default_recipe()
@@ -183,8 +183,8 @@ class Search:
                 self._keep_weights(running, event)
             self._writer.record(running.assignment, event)
             # only now: a state says less than its measurement
-            if running.checkpoint is not None and event.rung != self._last and not running.is_repeat:
-                self._shelf.put(number, running.checkpoint)
+            if running.checkpoint is not None and event.rung != self._last:
+                self._shelf.put(number, running.checkpoint, running.assignment.repeat)
             running.checkpoint = None
             goes_on = self._measured(running, event)
         if goes_on and self.elapsed_seconds >= self.limits.seconds:
@@ -211,6 +211,19 @@ class Search:
             self._end(running, "infeasible", "worker died", detail)
         else:
             self._again(running)
+
+    def crashed(self, number: int, detail: str) -> str:
+        """Trial `number` ended the process of an earlier session; what came of it, in a sentence."""
+        told = f"trial {number} ended the last session: {detail}"
+        if number in self.running:
+            self.lost(number, detail)
+            again = number in self.running
+            return f"{told}; " + ("it is trained again" if again else f"after {MOST_DEATHS} times it is infeasible")
+        if number in self._trainings and number not in self._no_repeats:
+            self._no_repeats.add(number)
+            self._writer.repeat_failed(number, "worker died")
+            return f"{told}; it is not trained anew"
+        return told
 
     def returned(self, number: int) -> None:
         """The worker of trial `number` is gone, and the trial had no part in it, as when a node fails."""
@@ -515,10 +528,10 @@ class Search:
         if running.given:
             self._rest(running)
         self.running.pop(number, None)
+        self._shelf.drop(number)
         if running.is_repeat:
             self._end_repeat(running, reason)
             return
-        self._shelf.drop(number)
         self._writer.finish(number, state, reason, detail, seconds=running.seconds)
         result = self._conclude(running, state, reason, detail)
         if state == "stopped":
@@ -620,9 +633,9 @@ class Search:
     def _take_checkpoint(self, running: Running, checkpoint: Checkpoint) -> None:
         if checkpoint.epochs in self.domain.epochs:
             running.checkpoint = checkpoint  # waits for the measurement
-        elif not running.is_repeat:
+        else:
             self._writer.sync()  # or a power cut could leave a state that is ahead of its curve
-            self._shelf.put(running.assignment.trial, checkpoint)
+            self._shelf.put(running.assignment.trial, checkpoint, running.assignment.repeat)
 
     def _keep_weights(self, running: Running, measured: Measurement) -> None:
         """Before the measurement is in the ledger: what is complete has its weights, wherever the process ends."""
@@ -724,9 +737,11 @@ class Search:
     def _with_state(self, running: Running) -> Assignment:
         """What the worker gets: with the checkpoint to go on from, where there is one; else it is another attempt."""
         assignment = running.assignment
-        if running.is_repeat or running.fresh:
+        checkpoint = self._shelf.get(assignment.trial, assignment.repeat)
+        if running.is_repeat:
+            return assignment if checkpoint is None else dataclasses.replace(assignment, state=checkpoint.state)
+        if running.fresh:
             return assignment
-        checkpoint = self._shelf.get(assignment.trial)
         self._set_back(running, 0 if checkpoint is None else checkpoint.epochs)
         if checkpoint is None:
             running.assignment = dataclasses.replace(assignment, attempt=assignment.attempt + 1)

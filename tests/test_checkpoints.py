@@ -63,6 +63,20 @@ def test_all_but_some_are_cleared(shelf: Shelf) -> None:
     assert [trial for trial in (1, 2, 11, 99) if shelf.get(trial) is not None] == [11]
 
 
+def test_a_training_anew_has_a_state_of_its_own_and_goes_with_its_trial(shelf: Shelf) -> None:
+    shelf.put(3, Checkpoint(2, b"its own"))
+    shelf.put(3, Checkpoint(4, b"the second anew"), repeat=2)
+    shelf.put(3, Checkpoint(6, b"the second anew, later"), repeat=2)
+    assert shelf.epochs(3) == 2
+    assert state(shelf, 3) == b"its own"
+    assert shelf.get(3, repeat=1) is None
+    assert shelf.get(3, repeat=2) == Checkpoint(6, b"the second anew, later")
+    shelf.clear_except([3])
+    assert shelf.get(3, repeat=2) is not None
+    shelf.drop(3)
+    assert shelf.get(3, repeat=2) is None
+
+
 # --- files ---
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
+import tempfile
 import time
 from collections.abc import Iterator
 from multiprocessing.process import BaseProcess
@@ -12,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from mlpspace import quiet
-from mlpspace.quiet import OtherPrograms, QuietDevice
+from mlpspace.errors import UserError
+from mlpspace.quiet import OtherPrograms, QuietDevice, node_folder
 
 PROCESSES = multiprocessing.get_context("spawn")  # as workers are: no file shared with the parent
 
@@ -124,3 +127,20 @@ def test_other_programs_are_what_the_kernel_counts_beside_us(tmp_path: Path, mon
     )
     ticks = (100 + 10 + 20 + 1 + 2 + 7) + 60  # cores 0 and 2; cpu1 is not ours to use
     assert others.cores_used() == pytest.approx((ticks / 100 - 1.5) / 2.0)
+
+
+@pytest.mark.parametrize("what", ["a file", "a link"])
+def test_a_shared_folder_that_somebody_else_prepared_is_refused(
+    what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    place = tmp_path / f"mlpspace-{os.getuid()}"
+    assert node_folder() == place
+    place.rmdir()
+    if what == "a file":
+        place.write_text("")
+    else:
+        (tmp_path / "elsewhere").mkdir()
+        place.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(UserError, match="is no folder of yours"):
+        node_folder()

@@ -12,7 +12,7 @@ from stubs import SPACE, Session, evaluate, truth
 
 from mlpspace.engines import inline
 from mlpspace.front import front
-from mlpspace.measurement import Assignment, Event, Failure, Measurement
+from mlpspace.measurement import Assignment, Checkpoint, Event, Failure, Measurement, Progress
 from mlpspace.search import BEHIND
 from mlpspace.study import Study
 from mlpspace.trial import SET_ASIDE
@@ -275,3 +275,32 @@ def test_what_is_on_the_front_at_the_end_is_trained_anew_with_other_seeds(tmp_pa
     with Session(tmp_path / "run1", text=text) as search:
         assert search.next_assignment() is None, "nothing is left to do"
         assert {result.number: result.values["accuracy"] for result in search.front()} == pytest.approx(shown)
+
+
+def test_a_training_anew_that_was_cut_off_goes_on_from_its_own_checkpoint(tmp_path):
+    text = SPACE.replace("epochs: 2}", "epochs: 3, repeats_on_front: 2}")
+    begun: list[tuple[int, int, bytes | None]] = []
+
+    def states_on_the_way(assignment: Assignment, bounds: object) -> Iterator[Event]:
+        begun.append((assignment.trial, assignment.repeat, assignment.state))
+        for event in evaluate(assignment, bounds):
+            yield event
+            if isinstance(event, Progress) and event.accuracy is not None and event.epoch < 3:
+                yield Checkpoint(event.epoch, str(event.epoch).encode())
+                if assignment.repeat == 2 and event.epoch == 2 and len(cut_off) < 1:
+                    cut_off.append((assignment.trial, 2, b"2"))
+                    raise KeyboardInterrupt
+
+    cut_off: list[tuple[int, int, bytes | None]] = []
+    with pytest.raises(KeyboardInterrupt), Session(tmp_path / "run1", text=text) as search:
+        run(search, states_on_the_way)
+    del begun[:]
+    with Session(tmp_path / "run1", text=text) as search:
+        run(search, states_on_the_way)
+        assert search.done
+        on_front = {result.number for result in search.front()}
+    assert begun[0] == cut_off[0]
+    assert all(state is None for _, _, state in begun[1:])
+    for trial in Study(tmp_path / "run1").trials():
+        if trial.number in on_front:
+            assert len(trial.repeats) == 2

@@ -8,10 +8,12 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
+from pathlib import Path
 from typing import Any
 
 from mlpspace.device import cores
+from mlpspace.engines.crash import BlackBox
 from mlpspace.engines.worker import Worker
 from mlpspace.measurement import Evaluate
 from mlpspace.search import Search
@@ -32,18 +34,23 @@ def run(
     interrupted: Callable[[], bool] = lambda: False,
     note: Callable[[str], None] = lambda text: None,
     evaluate: Evaluate | None = None,
+    black_box: Path | None = None,
 ) -> None:
     """Run a search until it is done or `interrupted` says so; then the trial at work stays unfinished in the ledger.
 
     A trial that hangs past its time limit is ended where Python gets the word. Where a library never returns there is
     no other way than to end the process: the trial is noted as infeasible, and the same command goes on.
 
-    `evaluate` stands in for a worker, in tests.
+    Args:
+        evaluate: stands in for a worker, in tests.
+        black_box: a file for who is at work, should the process crash; see `crash`.
     """
     events_of = evaluate or Worker(device, cores()).events
-    with _watch(search, note):
+    with _watch(search, note), nullcontext() if black_box is None else BlackBox(black_box) as box:
         while not interrupted() and (assignment := search.next_assignment()) is not None:
             number = assignment.trial
+            if box is not None:
+                box.note(number)
             try:
                 with closing(events_of(assignment, search.measured_bounds(number))) as events:
                     if all(search.report(number, event) and not interrupted() for event in events):

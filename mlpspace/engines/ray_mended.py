@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,6 +15,7 @@ from ray.tune.execution.tune_controller import TuneController
 def mend() -> None:
     """For the life of this process; twice does no harm."""
     _let_workers_start()
+    _let_go_of_ended_trials()
     _say_no_word_of_raylets()
 
 
@@ -55,6 +56,33 @@ def _let_workers_start() -> None:
 
     unless_its_own_starts.mended = True  # type: ignore[attr-defined]
     TuneController._maybe_reuse_cached_actor = unless_its_own_starts
+
+
+def _let_go_of_ended_trials() -> None:
+    """Tune holds every trial to the end of the search, some 50 kB each, and looks through all of them at each step."""
+    add: Any = getattr(TuneController, "add_trial", None)
+    if add is None or hasattr(add, "mended"):
+        return
+
+    def instead_of_those_that_ended(self: Any, trial: Any) -> None:
+        add(self, trial)
+        ended = [each for each in self._trials if each.is_finished() and each not in self._trial_to_actor]
+        callbacks = getattr(getattr(self, "_callbacks", None), "_callbacks", ())
+        for holder in (self, *callbacks):
+            for held in vars(holder).values():
+                if isinstance(held, (list, set, dict)):
+                    _take_out(ended, held)
+
+    instead_of_those_that_ended.mended = True  # type: ignore[attr-defined]
+    TuneController.add_trial = instead_of_those_that_ended
+
+
+def _take_out(ended: Sequence[Any], held: list[Any] | set[Any] | dict[Any, Any]) -> None:
+    for trial in ended:
+        if isinstance(held, dict):
+            held.pop(trial, None)
+        elif trial in held:
+            held.remove(trial)
 
 
 def _say_no_word_of_raylets() -> None:

@@ -16,6 +16,7 @@ worker's share of the node, and our trials are given to others.
 from __future__ import annotations
 
 import dataclasses
+import fcntl
 import functools
 import logging
 import math
@@ -29,7 +30,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,7 @@ from mlpspace.engines.ray_worker import RayWorker, Work
 from mlpspace.engines.resources import EngineError, Wanted, plan, widened
 from mlpspace.errors import UserError
 from mlpspace.measurement import Evaluate
+from mlpspace.quiet import node_folder
 from mlpspace.search import Search
 
 MOST_DEATHS = 12  # in a row; then it is the machine, and not the networks
@@ -243,18 +245,6 @@ class _Scheduler(FIFOScheduler):
     def __init__(self, bridge: _Bridge) -> None:
         super().__init__()
         self._bridge = bridge
-        self._held: list[Any] = []  # Tune's trials that may be at work
-
-    def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
-        super().on_trial_add(tune_controller, trial)
-        self._held.append(trial)
-        # Tune holds every trial to the end of the search, each with some 40 kB of which nothing is asked again
-        for ended in [each for each in self._held if each.is_finished()]:
-            ended.config.clear()
-            ended.run_metadata.last_result.clear()
-            ended.run_metadata.metric_analysis.clear()
-            ended.run_metadata.metric_n_steps.clear()
-            self._held.remove(ended)
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         go_on = self._bridge.take(trial.trial_id, result)
@@ -385,9 +375,23 @@ def _unreachable(wanted: Wanted, why: str) -> EngineError:
 
 @contextmanager
 def _scratch() -> Iterator[Path]:
-    """A folder for what Tune insists on writing; nothing in it is needed again."""
-    folder = Path(tempfile.mkdtemp(prefix="mlpspace-tune-"))
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    """A folder for what Tune insists on writing; nothing in it is needed again. Those of dead drivers are cleared away:
+    a driver's lock on its own ends with it, however it ends.
+    """
+    place = node_folder() / "tune"
+    place.mkdir(exist_ok=True)
+    for left in place.glob("*.lock"):
+        with suppress(OSError), left.open("rb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(left.with_suffix(""), ignore_errors=True)
+            left.unlink()
+    descriptor, name = tempfile.mkstemp(suffix=".lock", dir=place)
+    with os.fdopen(descriptor) as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        folder = Path(name).with_suffix("")
+        folder.mkdir()
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+            Path(name).unlink(missing_ok=True)
