@@ -4,8 +4,8 @@
 #
 # TORCH="torch==2.13.0"   the torch to install; without it the newest, or the one that .venv already has
 # PYTHON=python3.12       the Python to make .venv with, 3.10 or newer
-# ARGS="-n 2 --dist loadfile"   for `make test`: in two processes
-# SPACE=spaces/mixer.yaml ARGS="--workers 1"   what `make search` searches; ARGS goes to pytest in `make test`
+# SPACE=spaces/mixer.yaml ARGS="--workers 1"   what `make search` searches, and how
+# ARGS="-x tests/test_space.py"   for pytest in `make test`; without it all quick tests, a process for each core up to four
 
 PYTHON = python3
 TORCH =
@@ -21,7 +21,7 @@ search: .venv/installed
 	@exec .venv/bin/mlpspace search "$(SPACE)" $(ARGS)
 
 test: .venv/installed-dev
-	@exec .venv/bin/python -m pytest $(ARGS)
+	@OMP_NUM_THREADS=1 exec .venv/bin/python -m pytest $(or $(ARGS),-n auto --maxprocesses 4 --dist worksteal)
 
 lint: .venv/installed-dev
 	@.venv/bin/ruff check .

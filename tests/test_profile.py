@@ -252,6 +252,7 @@ def test_a_network_is_really_measured_in_the_precision_asked_for(folder, monkeyp
         assert row["peak_memory_mb"] > size * (row["params"] + 2 * 3 * 32 * 32) / 1e6
 
 
+@pytest.mark.slow
 def test_the_table_says_what_it_rests_on(folder, speeds, capsys):
     code, out, _ = mlpspace(capsys, "profile", "one.yaml", "resmlp_s12", "--batch", 8)
     assert code == 0

@@ -180,6 +180,7 @@ def test_optunas_tables_hold_the_same_trials(tmp_path):
         assert theirs.params == {**(ours.point or {})}
 
 
+@pytest.mark.slow
 def test_the_sampler_beats_random_draws_on_this_toy(tmp_path):
     """Not a claim about search quality, only that costs reach the sampler with their signs right."""
     text = (

@@ -100,6 +100,7 @@ def test_checkpoints_are_kept_of_paused_trials_alone(halved):
     assert kept == {trial.number for trial in study.trials() if trial.state == "paused"}
 
 
+@pytest.mark.slow
 def test_a_study_that_goes_on_promotes_trials_that_an_earlier_session_paused(tmp_path):
     worker = Noted()
     with Session(tmp_path / "run1", text=RUNGS, trials=20) as search:
@@ -186,6 +187,7 @@ def test_optuna_is_told_that_the_last_rung_alone_is_complete(halved):
 # --- the cheap objective --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_network_that_turns_out_slow_is_set_aside_untrained_and_does_not_count(tmp_path):
     """The last of every four networks is 50 times slower than it looks."""
     trained: list[int] = []
@@ -220,6 +222,7 @@ def test_every_trial_says_why_it_was_chosen(tmp_path):
     assert "throughput" in reasons[-1]
 
 
+@pytest.mark.slow
 def test_the_default_sampler_learns_which_networks_cannot_be_trained(tmp_path):
     def hungry(assignment: Assignment, bounds: object) -> Iterator[Event]:
         if assignment.architecture.stages[0].norm == "layer":

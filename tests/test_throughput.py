@@ -151,7 +151,11 @@ def test_threads_are_restored_after_an_error(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("widths", "widest_pair"),
-    [((48, 2000, 500), 2000 + 2000), ((48, 100, 3000), 100 + 3000), ((48, 300, 10), 300 + 300)],
+    [
+        pytest.param((48, 2000, 500), 2000 + 2000, marks=pytest.mark.slow),
+        pytest.param((48, 100, 3000), 100 + 3000, marks=pytest.mark.slow),
+        ((48, 300, 10), 300 + 300),
+    ],
 )
 def test_peak_memory_of_a_chain_is_weights_images_and_its_widest_pair_of_maps(
     widths: tuple[int, int, int], widest_pair: int, tmp_path: Path

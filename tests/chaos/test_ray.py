@@ -19,7 +19,7 @@ from chaos.searches import Session, trained
 
 pytestmark = pytest.mark.chaos
 
-TRIALS = 40
+TRIALS = 52
 EPOCHS = 4  # of each
 WORKERS = 2
 DRIVER_KINDS = ("kill -9", "kill -9", "kill -9 of the group", "kill", "terminal closed")
