@@ -10,7 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-EXIT_INTERRUPTED = 130  # of a process that cannot wait for the command line to say so
+EXIT_INTERRUPTED = 130  # a clean Ctrl-C; also of a process that cannot wait for the command line to say so
 
 
 class Interrupt:

@@ -14,6 +14,7 @@ from hand_made import COUNTS, an_assignment, measured
 from stubs import SPACE, Session, evaluate, failing
 
 from mlpspace import cli
+from mlpspace.cli.json_text import json_text
 from mlpspace.engines import inline
 from mlpspace.study import Study
 
@@ -331,3 +332,13 @@ def test_the_status_counts_what_waits_and_what_was_stopped(rungs, capsys):
     assert "rung 0    5 reached 2 epochs, 1 paused, 1 stopped there" in out
     told = json.loads(mlpspace(capsys, "status", rungs, "--json")[1])
     assert (told["paused"], told["stopped"], told["set_aside"]) == (2, 1, 1)
+
+
+@pytest.mark.parametrize("loss", [float("inf"), float("nan")])
+def test_json_has_no_word_for_what_is_no_number(loss: float) -> None:
+    told = json_text({"curve": [{"loss": loss, "epoch": 1}], "pair": (loss, 2.5), "name": "Infinity"})
+    assert json.loads(told, parse_constant=lambda name: pytest.fail(name)) == {
+        "curve": [{"loss": None, "epoch": 1}],
+        "pair": [None, 2.5],
+        "name": "Infinity",
+    }

@@ -5,7 +5,6 @@ Exit codes: 0 done, 1 a check failed or there is nothing to show, 2 the user's m
 
 from __future__ import annotations
 
-import json
 import shlex
 import sys
 from pathlib import Path
@@ -15,6 +14,7 @@ import click
 
 from mlpspace import __version__
 from mlpspace.cli.exit_codes import INTERRUPTED, MISTAKE, NOTHING
+from mlpspace.cli.json_text import json_text
 from mlpspace.cli.manifest import manifest_command
 from mlpspace.cli.papers import papers_command
 from mlpspace.cli.place import Place
@@ -93,7 +93,7 @@ def space_command(file: str, draws: int, seed: int, as_json: bool) -> None:
     read = load_space(file)
     catalog.check_classes(read.fidelity.dataset, read.classes)
     told = survey.survey(read, draws=draws, seed=seed)
-    click.echo(json.dumps(told.as_json(), indent=2) if as_json else survey.text(told))
+    click.echo(json_text(told.as_json()) if as_json else survey.text(told))
     if not told.meeting:
         raise click.exceptions.Exit(NOTHING)
 
@@ -266,7 +266,7 @@ def pareto_command(study: Path, as_json: bool, as_csv: bool, plot: Path | None, 
 
         plot_front(found, plot, title=_title(opened, found))
     if as_json:
-        click.echo(json.dumps(report.front_json(found), indent=2))
+        click.echo(json_text(report.front_json(found)))
     elif as_csv:
         click.echo(report.front_csv(found), nl=False)
     elif found.points:
@@ -313,7 +313,7 @@ def show_command(
     if mixing is not None:
         _draw_mixing(opened, found, mixing, dict(data), device)
     if as_json:
-        click.echo(json.dumps(report.trial_json(found), indent=2))
+        click.echo(json_text(report.trial_json(found)))
         return
     click.echo(report.trial_text(found, yaml=layout_yaml(found.architecture, f"trial{trial}")))
 
@@ -349,7 +349,7 @@ def status_command(study: Path, as_json: bool) -> None:
 
     opened, found = _front_of(study)
     told = status.status(opened, found)
-    click.echo(json.dumps(told, indent=2) if as_json else status.status_text(told))
+    click.echo(json_text(told) if as_json else status.status_text(told))
 
 
 def _space_of(study: Study) -> Space:

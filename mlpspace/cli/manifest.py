@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 
 import click
+
+from mlpspace.cli.json_text import json_text
 
 
 @click.command("manifest")
@@ -23,7 +24,7 @@ def manifest_command(study: Path, as_json: bool) -> None:
 
     opened = Study(study)
     if as_json:
-        click.echo(json.dumps(manifest_table.as_json(opened), indent=2))
+        click.echo(json_text(manifest_table.as_json(opened)))
     else:
         width = max(80, shutil.get_terminal_size((120, 40)).columns)
         click.echo(manifest_table.text(opened, width=width))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import sys
 from collections.abc import Sequence
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mlpspace.cli.exit_codes import NOTHING
+from mlpspace.cli.json_text import json_text
 
 if TYPE_CHECKING:
     from mlpspace.papers import Paper
@@ -39,9 +39,9 @@ def papers_command(names: tuple[str, ...], check: bool, as_json: bool) -> None:
         _check(asked, as_json)
     elif len(names) == 1:
         told = papers_table.as_json(asked[0])
-        click.echo(json.dumps(told, indent=2) if as_json else papers_table.text(asked[0], width=_width()))
+        click.echo(json_text(told) if as_json else papers_table.text(asked[0], width=_width()))
     elif as_json:
-        click.echo(json.dumps({"rows": [papers_table.as_json(paper) for paper in asked]}, indent=2))
+        click.echo(json_text({"rows": [papers_table.as_json(paper) for paper in asked]}))
     else:
         click.echo(papers_table.table(asked, width=_width()))
 
@@ -59,7 +59,7 @@ def _check(asked: Sequence[Paper], as_json: bool) -> None:
             click.echo(papers_table.check_line(proofs[-1], asked, width=_width()))
             sys.stdout.flush()
     if as_json:
-        click.echo(json.dumps({"rows": [papers_table.check_json(proof) for proof in proofs]}, indent=2))
+        click.echo(json_text({"rows": [papers_table.check_json(proof) for proof in proofs]}))
     else:
         click.echo(f"\n{papers_table.check_summary(proofs)}")
     if any(proof.agrees is False for proof in proofs) or all(proof.agrees is None for proof in proofs):

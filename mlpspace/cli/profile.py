@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import time
 
 import click
 
 from mlpspace.cli.exit_codes import INTERRUPTED, NOTHING
+from mlpspace.cli.json_text import json_text
 from mlpspace.errors import UserError
 
 
@@ -70,7 +70,7 @@ def profile_command(
         interrupted = True
     ended = [row for _, row in sorted(rows.items())]
     if as_json:
-        click.echo(json.dumps(profile_table.as_json(ended), indent=2))
+        click.echo(json_text(profile_table.as_json(ended)))
     elif ended:
         click.echo(profile_table.table(ended))
     if interrupted:

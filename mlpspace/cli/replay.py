@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from mlpspace.cli.json_text import json_text
 from mlpspace.errors import UserError
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def replay_command(
     most = trials or min(200, int(domain.table.size))
     lines = replayed.compare(domain, samplers or ("default",), own, trials=most, workers=workers, seeds=seeds)
     if as_json:
-        click.echo(json.dumps(replayed.as_json(domain, lines, trials=most), indent=2))
+        click.echo(json_text(replayed.as_json(domain, lines, trials=most)))
     else:
         click.echo(replayed.text(domain, lines, trials=most, workers=workers, seeds=seeds))
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import click
 
 from mlpspace.cli.exit_codes import NOTHING
+from mlpspace.cli.json_text import json_text
 from mlpspace.cli.place import Place
 
 
@@ -45,7 +45,7 @@ def replay_trial_command(
     check_trained(opened, found)
     again = trained_again(opened, found, space, data=dict(data), device_name=device, write=_told)
     judged = verdict.verdict(opened, found, again)
-    click.echo(json.dumps(verdict.as_json(judged), indent=2) if as_json else verdict.text(judged))
+    click.echo(json_text(verdict.as_json(judged)) if as_json else verdict.text(judged))
     if not judged.same:
         raise click.exceptions.Exit(NOTHING)
 
