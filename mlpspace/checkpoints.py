@@ -34,7 +34,7 @@ class _Kept(NamedTuple):
     file: Path
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Checkpoints:
     """A file for each trial, `<folder>/17-epoch6-1a2b3c4d.pt`: its number, the epochs behind it, a CRC-32 of what is in
     it; `17-repeat2-epoch6-1a2b3c4d.pt` is of its second training anew. The folder is made when there is something to
@@ -48,12 +48,14 @@ class Checkpoints:
     """
 
     folder: Path
+    _held: dict[int, list[_Kept]] | None = None  # what is in the folder, by trial, once it was looked at
 
     def put(self, trial: int, checkpoint: Checkpoint, repeat: int = 0) -> None:
         """Keep a training's state, in place of the one it had."""
         state = checkpoint.state
         training = f"{trial}-repeat{repeat}" if repeat else f"{trial}"
-        file = self.folder / f"{training}-epoch{checkpoint.epochs}-{zlib.crc32(state):08x}.pt"
+        crc = zlib.crc32(state)
+        file = self.folder / f"{training}-epoch{checkpoint.epochs}-{crc:08x}.pt"
         beside = file.with_suffix(".part")
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -63,9 +65,10 @@ class Checkpoints:
                 part.flush()
                 os.fsync(part.fileno())  # or a power cut may leave the name with nothing behind it
             os.replace(beside, file)
-            for kept in before:
-                if kept.file != file:
-                    kept.file.unlink(missing_ok=True)
+            new = _Kept(repeat, checkpoint.epochs, crc, file)
+            if new not in before:
+                self._all().setdefault(trial, []).append(new)
+            self._delete(trial, [kept for kept in before if kept != new])
         except OSError as error:
             with contextlib.suppress(OSError):
                 beside.unlink()
@@ -79,12 +82,13 @@ class Checkpoints:
             raise self._refused(f"the checkpoint of trial {trial} cannot be read", error) from error
 
     def get(self, trial: int, repeat: int = 0) -> Checkpoint | None:
-        """The state of a training; None if none is kept, or what is kept is damaged."""
+        """The state of a training; None if none is kept, or what is kept is damaged or was taken away."""
         try:
             for kept in sorted(self._of(trial, repeat), reverse=True):
-                state = kept.file.read_bytes()
-                if zlib.crc32(state) == kept.crc:
-                    return Checkpoint(kept.epochs, state)
+                with contextlib.suppress(FileNotFoundError):
+                    state = kept.file.read_bytes()
+                    if zlib.crc32(state) == kept.crc:
+                        return Checkpoint(kept.epochs, state)
         except OSError as error:
             raise self._refused(f"the checkpoint of trial {trial} cannot be read", error) from error
         return None
@@ -92,32 +96,45 @@ class Checkpoints:
     def drop(self, trial: int) -> None:
         """Keep the states of a trial's trainings no longer, if there are any."""
         try:
-            for _, kept in [each for each in self._all() if each[0] == trial]:
-                kept.file.unlink(missing_ok=True)
+            self._delete(trial, list(self._all().get(trial, ())))
         except OSError as error:
             raise self._refused(f"the checkpoint of trial {trial} cannot be deleted", error) from error
 
     def clear_except(self, trials: Collection[int]) -> None:
         """Drop the states of all other trials, and what a process that was ended while writing left."""
         try:
-            for trial, _ in self._all():
-                if trial not in trials:
-                    self.drop(trial)
+            for trial in self._all().keys() - set(trials):
+                self.drop(trial)
             for file in self.folder.glob("*.part"):
                 file.unlink(missing_ok=True)
         except OSError as error:
             raise self._refused("checkpoints that nobody needs cannot be deleted", error) from error
 
-    def _of(self, trial: int, repeat: int) -> list[_Kept]:
-        return [kept for number, kept in self._all() if (number, kept.repeat) == (trial, repeat)]
+    def _delete(self, trial: int, those: list[_Kept]) -> None:
+        for kept in those:
+            kept.file.unlink(missing_ok=True)
+            self._all()[trial].remove(kept)
+        if not self._all().get(trial):
+            self._all().pop(trial, None)
 
-    def _all(self) -> list[tuple[int, _Kept]]:
-        try:
-            names = os.listdir(self.folder)
-        except FileNotFoundError:
-            return []
-        found = ((_NAME.fullmatch(name), self.folder / name) for name in names)
-        return [(int(m[1]), _Kept(int(m[2] or 0), int(m[3]), int(m[4], 16), file)) for m, file in found if m]
+    def _of(self, trial: int, repeat: int) -> list[_Kept]:
+        return [kept for kept in self._all().get(trial, ()) if kept.repeat == repeat]
+
+    def _all(self) -> dict[int, list[_Kept]]:
+        """Read from the folder once: nobody else writes to it, and a search asks several times a trial."""
+        if self._held is None:
+            try:
+                names = os.listdir(self.folder)
+            except FileNotFoundError:
+                names = []
+            held: dict[int, list[_Kept]] = {}
+            for name in names:
+                told = _NAME.fullmatch(name)
+                if told is not None:
+                    kept = _Kept(int(told[2] or 0), int(told[3]), int(told[4], 16), self.folder / name)
+                    held.setdefault(int(told[1]), []).append(kept)
+            self._held = held
+        return self._held
 
     def _refused(self, what: str, error: OSError) -> StudyError:
         return StudyError(

@@ -11,6 +11,7 @@ checkpoint on the shelf) until it is promoted and any worker takes it up again, 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -24,10 +25,10 @@ from mlpspace.counts import Profile
 from mlpspace.domain import Enqueued, Key, SearchDomain
 from mlpspace.errors import UserError
 from mlpspace.forecast import Forecast
+from mlpspace.leaders import Leaders
 from mlpspace.measurement import Assignment, Checkpoint, Event, Failure, Measurement, Progress
 from mlpspace.objectives import corner
 from mlpspace.outlets import Mirror, Writer
-from mlpspace.pareto import hypervolume, pareto_front
 from mlpspace.recipe import Recipe
 from mlpspace.results import Limits, Result, Running, is_disturbed, recalled
 from mlpspace.rungs import Rungs
@@ -39,6 +40,7 @@ from mlpspace.trial import SET_ASIDE, Trial, standing
 MOST_DRAWS = 10_000  # refused in a row before a search gives up
 SAMPLER_DRAWS = 32  # of the sampler for one trial; when all of them are refused, random ones go on
 MOST_DEATHS = 3  # of workers that had a trial: after the first two it is given out again
+LATEST = 200  # results that tell how long a trial takes
 MOST_SET_ASIDE = 3  # in a row; the next candidate is trained whatever its cost turns out to be
 
 BEHIND = "cannot reach the front"
@@ -102,8 +104,8 @@ class Search:
         self._begun = clock()
         self._metrics = [objective.metric for objective in self.objectives]
         self._last = len(domain.epochs) - 1
-        self._worst = np.array(corner(self.objectives))
-        self._rungs = Rungs(len(domain.epochs), domain.keep, self._worst)
+        self._leaders = Leaders(corner(self.objectives))
+        self._rungs = Rungs(len(domain.epochs), domain.keep, np.array(corner(self.objectives)))
         self._seen: list[Observation] = []  # by number
         self._results: dict[int, Result] = {}
         self._known: set[Key] = set()  # of every trial but those set aside
@@ -273,39 +275,33 @@ class Search:
         """Of all trials that ended or wait at a rung; those set aside before training left out."""
         return [result for result in list(self._results.values()) if result.reason != SET_ASIDE]
 
+    @property
+    def ended(self) -> int:
+        """How many those are."""
+        return len(self._results) - self._set_aside
+
     def front(self) -> list[Result]:
         """The front so far, the most accurate (the first objective's best) first."""
-        finished = self._comparable()
-        if not finished:
-            return []
-        mask = pareto_front(np.array([result.costs for result in finished]))
-        front = [result for result, on in zip(finished, mask, strict=True) if on]
-        return sorted(front, key=lambda result: result.costs or ())
+        return self._leaders.front()
 
     def hypervolume(self) -> float:
         """Of the front so far, from the objectives' `worst`."""
-        found = [result.costs for result in self._comparable()]
-        return hypervolume(np.array(found), self._worst) if found else 0.0
-
-    def _comparable(self) -> list[Result]:
-        """What is on the front or below it; disturbed measurements only while there are no others (as in `front`)."""
-        finished = [result for result in list(self._results.values()) if result.costs is not None]
-        return [result for result in finished if not result.disturbed] or finished
+        return self._leaders.hypervolume()
 
     def seconds_left(self) -> float | None:
-        """Until the last trial ends, judged by the trials so far; None before the first has ended."""
-        results = self.results
-        seconds = [result.seconds for result in results if result.seconds > 0]
+        """Until the last trial ends, judged by the latest ones; None before the first has ended."""
+        latest = itertools.islice(reversed(self._results.values()), LATEST)
+        seconds = [result.seconds for result in latest if result.seconds > 0 and result.reason != SET_ASIDE]
         if not seconds:
             return None
-        rounds = (self.limits.trials - len(results)) / max(1, self._most_at_work)
+        rounds = (self.limits.trials - self.ended) / max(1, self._most_at_work)
         left = rounds * sum(seconds) / len(seconds)
         return max(0.0, min(left, self.limits.seconds - self.elapsed_seconds))
 
     @property
     def trials_an_hour(self) -> float:
         """At the pace of this study so far."""
-        return 3600 * len(self.results) / max(1e-9, self.elapsed_seconds)
+        return 3600 * self.ended / max(1e-9, self.elapsed_seconds)
 
     # --- which work comes next ---
 
@@ -485,8 +481,8 @@ class Search:
 
     def _behind(self, running: Running, rung: int) -> str | None:
         """Why a trial cannot reach the front even at the top of what its accuracy may become; None if it can."""
-        front = [result.costs for result in self._comparable()]
-        if not front or running.seen.disturbed:  # a throughput beside other programs says nothing against a network
+        # a throughput beside other programs says nothing against a network
+        if not self.front() or running.seen.disturbed:
             return None
         forecast = Forecast([seen.accuracy for seen in self._seen], self._last)
         top = forecast.top(rung, running.seen.accuracy[rung])
@@ -494,7 +490,7 @@ class Search:
             return None
         at_best = dataclasses.replace(running.seen, accuracy={self._last: top})
         costs = at_best.costs(self.objectives, self._last)
-        if costs is None or not np.any(np.all(np.array(front) <= np.array(costs), axis=1)):
+        if costs is None or not self._leaders.reaches(costs):
             return None
         epochs = self.domain.epochs
         return (
@@ -559,6 +555,8 @@ class Search:
         self._seen[number].accuracy[self._last] = values["accuracy"]
         costs = seen.costs(self.objectives, self._last)
         self._results[number] = dataclasses.replace(result, values=values, costs=costs)
+        if costs is not None:
+            self._leaders.put(self._results[number])
 
     def _conclude(
         self, running: Running, state: str, reason: str | None, detail: str | None, *, watch: bool = True
@@ -592,8 +590,8 @@ class Search:
         if complete:
             self._last_trained[number] = running
             self._trainings.setdefault(number, {0: measured.get("accuracy", math.nan)})
-            if watch:
-                self._clear_weights()
+        if result.costs is not None and self._leaders.put(result) and watch:
+            self._clear_weights()
         if watch and state != "paused" and reason != SET_ASIDE:
             self._watch_growth(self.hypervolume())
         if watch:
@@ -610,14 +608,16 @@ class Search:
 
     def _recall_growth(self, trials: Sequence[Trial]) -> None:
         """The hypervolume as it grew in earlier sessions."""
+        if self._plateau is None:
+            return
         ended = [each for each in trials if each.state in ("complete", "stopped", "infeasible")]
-        costs: list[tuple[float, ...]] = []
+        leaders = Leaders(corner(self.objectives))
         for trial in sorted(ended, key=lambda each: each.ended or each.started):
             found = self._results[trial.number]
             if found.costs is not None:
-                costs.append(found.costs)
+                leaders.put(found)
             if found.reason != SET_ASIDE:
-                self._watch_growth(hypervolume(np.array(costs), self._worst) if costs else 0.0)
+                self._watch_growth(leaders.hypervolume())
 
     def _why_enough(self, plateau: Plateau) -> str:
         trials = max(1, round(self.trials_an_hour))
@@ -643,8 +643,7 @@ class Search:
             return
         trained = dataclasses.replace(running.seen, accuracy={self._last: measured.value})
         costs = trained.costs(self.objectives, self._last)
-        others = [result.costs for result in self._comparable() if result.number != running.assignment.trial]
-        if self._keep_all or (costs is not None and pareto_front(np.array([*others, costs]))[-1]):
+        if self._keep_all or (costs is not None and self._leaders.stands(costs, running.seen.disturbed)):
             self._weights.put(running.assignment.trial, running.checkpoint)
 
     def _clear_weights(self) -> None:

@@ -142,6 +142,7 @@ def test_a_state_that_was_damaged_is_not_taken_but_the_one_before_it_is(tmp_path
     newer.write_bytes(b"after 4 e")  # cut off
     assert shelf.get(7) is None
     older.write_bytes(kept)  # as when the process ended before it could delete it
+    shelf = Checkpoints(tmp_path)
     assert shelf.get(7) == Checkpoint(2, b"after 2 epochs")
     shelf.drop(7)
     assert names(tmp_path) == []

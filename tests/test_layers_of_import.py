@@ -29,6 +29,7 @@ ROWS = (
     ("domain",),
     ("sampling",),
     ("results",),
+    ("leaders",),
     ("search",),
     ("replay",),
     ("engines",),
