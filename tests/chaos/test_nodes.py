@@ -20,7 +20,7 @@ from chaos.searches import Place, Session
 
 pytestmark = pytest.mark.chaos
 
-TRIALS = 40
+TRIALS = 32
 EPOCHS = 4  # of each
 NODES = 3  # the driver's among them, which is left alone; each has one CPU
 KILLS = 5

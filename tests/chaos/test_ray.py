@@ -44,8 +44,9 @@ def test_workers_and_drivers_die_on_ray(
                 search = Ordeal(place, drivers, TRIALS, 0)
                 while kinds:
                     session = search.start()
-                    for _ in range(WORKER_FAULTS_EACH):
-                        if not _strike_worker(search, session, rng, workers):
+                    struck = workers.faults.total()
+                    while workers.faults.total() - struck < WORKER_FAULTS_EACH:
+                        if not _strike_workers(search, session, rng, workers):
                             break
                     if not search.strike_driver(kinds[-1], instants.drawn_at_work(rng), session):
                         break
@@ -56,25 +57,27 @@ def test_workers_and_drivers_die_on_ray(
                 search.compare(reference, undisturbed_epochs=_undisturbed_epochs(search), but=died)
 
 
-def _strike_worker(search: Ordeal, session: Session, rng: random.Random, row: Row) -> bool:
-    """Kill one of the workers at a random instant; the others and the driver live on. False: the search was done."""
-    kind = rng.choice(WORKER_KINDS)
+def _strike_workers(search: Ordeal, session: Session, rng: random.Random, row: Row) -> bool:
+    """Kill one of the workers at a random instant, or both; the driver lives on. False: the search was done."""
     if not instants.drawn_at_work(rng).wait_for(session):
         return False
     while not (victims := _victims(search)):
         if not session.lives:
             return False
         time.sleep(0.05)
-    victim = rng.choice(victims)
+    victims = rng.sample(victims, rng.randint(1, min(2, len(victims))))
     begun = time.time()
-    with suppress(ProcessLookupError):
-        os.kill(victim.pid, WORKER_FAULTS[kind])
-    row.faults[kind] += 1
-    _, left = processes.until_gone([victim], 10)
-    assert not left, f"{victim} survived {kind}"
-    by_it = [line for line in search.place.witnessed() if line["pid"] == victim.pid]
-    search.cut_off(by_it, books.read_live(search.place.database))  # now, before another worker trains it
-    back_s = _seconds_until_replaced(search, session, begun)
+    for victim in victims:
+        kind = rng.choice(WORKER_KINDS)
+        with suppress(ProcessLookupError):
+            os.kill(victim.pid, WORKER_FAULTS[kind])
+        row.faults[kind] += 1
+    _, left = processes.until_gone(victims, 10)
+    assert not left, f"{left} survived"
+    pids = {victim.pid for victim in victims}
+    by_them = [line for line in search.place.witnessed() if line["pid"] in pids]
+    search.cut_off(by_them, books.read_live(search.place.database))  # now, before other workers train it
+    back_s = _seconds_until_replaced(search, session, begun, len(victims))
     if back_s is not None:
         row.back_s.append(back_s)
     if session.lives:
@@ -91,15 +94,18 @@ def _victims(search: Ordeal) -> list[processes.Process]:
     return processes.workers(search.place.mark)
 
 
-def _seconds_until_replaced(search: Ordeal, session: Session, since: float) -> float | None:
-    """Until another process than those before trains: full width again. None: the search was done before."""
+def _seconds_until_replaced(search: Ordeal, session: Session, since: float, struck: int) -> float | None:
+    """Until as many processes train that did not before: full width again. None: the search was done before."""
     known = {line["pid"] for line in search.place.witnessed() if line["at"] < since}
     until = time.monotonic() + BACK_WITHIN_S
     while session.lives:
-        new = [line["at"] for line in search.place.witnessed() if line["what"] == "epoch" and line["pid"] not in known]
-        if new:
-            return min(new) - since
-        assert time.monotonic() < until, f"no worker in the place of a dead one after {BACK_WITHIN_S:g} s"
+        new: dict[int, float] = {}
+        for line in search.place.witnessed():
+            if line["what"] == "epoch" and line["pid"] not in known:
+                new.setdefault(line["pid"], line["at"])
+        if len(new) >= struck:
+            return sorted(new.values())[struck - 1] - since
+        assert time.monotonic() < until, f"{len(new)} of {struck} dead workers replaced after {BACK_WITHIN_S:g} s"
         time.sleep(0.05)
     return None
 
