@@ -72,11 +72,7 @@ class Front:
     epochs: int | None
     partial: bool  # no trial has ended at this rung: these trainings are cut short
     standing: tuple[Standing, ...]  # the rungs that were reached, the first first
-
-    @property
-    def repeated(self) -> bool:
-        """Was any of the networks trained several times?"""
-        return any(entry.spread is not None for entry in self.entries)
+    repeated: bool  # was any of the networks trained several times?
 
     @property
     def points(self) -> tuple[Entry, ...]:
@@ -103,7 +99,7 @@ def front(study: Study | Iterable[Trial], objectives: tuple[Objective, ...], *, 
     A published network takes part like any other trial. Of two trials of one architecture with one recipe only the
     first does, since noise would let both stand; and two recipes of one architecture share its first throughput.
     """
-    trials = study.trials() if isinstance(study, Study) else list(study)
+    trials = study.trials(curves=False) if isinstance(study, Study) else list(study)
     feasible = [trial for trial in trials if trial.state != "infeasible"]
     infeasible = (trial for trial in trials if trial.state == "infeasible")
     left_out = Counter(f"infeasible: {trial.reason or 'no reason given'}" for trial in infeasible)
@@ -138,6 +134,7 @@ def front(study: Study | Iterable[Trial], objectives: tuple[Objective, ...], *, 
         epochs=next(epochs, None) if trained else None,
         partial=trained and rung is not None and not any(t.state == "complete" and t.rung == rung for t in feasible),
         standing=_standing(feasible),
+        repeated=any(accuracy is not None and accuracy.trainings > 1 for accuracy in accuracies),
     )
 
 
@@ -289,7 +286,7 @@ def _kind_that_stands(metric: str, trials: list[Trial], rung: int | None) -> Kin
         for record in _at_rung(trial, metric, rung):
             kind = tuple(_kind(record).values())
             calm[kind] = not record.disturbed
-            if trial.number not in holders[kind]:
+            if trial.number not in holders[kind][-1:]:
                 holders[kind].append(trial.number)
     if not holders:
         return None

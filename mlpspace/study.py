@@ -181,9 +181,9 @@ class Study:
         read = self._read(lambda connection: _sessions(connection, self.storage.check(connection)))
         return [Session(**ledger_rows.session(row, self.storage.name)) for row in read]
 
-    def trials(self) -> list[Trial]:
-        """All trials as of one instant, by number."""
-        return self._read(lambda connection: _trials(connection, self.storage))
+    def trials(self, *, curves: bool = True) -> list[Trial]:
+        """All trials as of one instant, by number; without `curves` theirs are empty, which saves half of the time."""
+        return self._read(lambda connection: _trials(connection, self.storage, curves=curves))
 
     def trial(self, number: int) -> Trial:
         """One trial.
@@ -216,7 +216,7 @@ def _sessions(connection: sa.Connection, version: int) -> list[dict[str, Any]]:
     return [dict(row) for row in connection.execute(query).mappings()]
 
 
-def _trials(connection: sa.Connection, storage: Storage) -> list[Trial]:
+def _trials(connection: sa.Connection, storage: Storage, *, curves: bool) -> list[Trial]:
     """All of them, as of one instant."""
     version, source = storage.check(connection), storage.name
     records: defaultdict[int, list[Record]] = defaultdict(list)
@@ -227,13 +227,13 @@ def _trials(connection: sa.Connection, storage: Storage) -> list[Trial]:
         number, record = ledger_rows.record(dict(row), source)
         records[number].append(record)
 
-    curves: defaultdict[int, list[Epoch]] = defaultdict(list)
+    trained: defaultdict[int, list[Epoch]] = defaultdict(list)
     p, t, a = ledger_tables.progress.c, ledger_tables.trial.c, ledger_tables.architecture.c
     # an epoch that was trained twice stands as it was trained last, and nothing of an attempt that went further
     query = sa.select(p.trial, p.epoch, p.loss, p.accuracy).where(p.trial == t.number, p.attempt == t.attempt)
-    for row in connection.execute(query.order_by(p.trial, p.epoch)).mappings():
+    for row in connection.execute(query.order_by(p.trial, p.epoch)).mappings() if curves else ():
         number, epoch = ledger_rows.epoch(dict(row), source)
-        curves[number].append(epoch)
+        trained[number].append(epoch)
 
     both = sa.outerjoin(ledger_tables.trial, ledger_tables.architecture, t.architecture == a.id)
     names = (
@@ -265,7 +265,7 @@ def _trials(connection: sa.Connection, storage: Storage) -> list[Trial]:
         t.point,
     )
     rows = [dict(row) for row in connection.execute(query.select_from(both).order_by(t.number)).mappings()]
-    return ledger_rows.trials(rows, records, curves, source)
+    return ledger_rows.trials(rows, records, trained, source)
 
 
 _UNITS = {"accuracy": "accuracy_percent", "throughput": "throughput_images_per_s", "peak_memory_mb": "peak_memory_mb"}
