@@ -182,9 +182,9 @@ def _refuse_another(space: Space, study: Study) -> None:
     lines.append(f"  To go on as before: {shlex.join(going_on)}")
     try:
         extension.check(study, theirs, space)
-        lines.append(f"  To go on in the wider space, with all that was measured: {shlex.join(wider)}")
+        lines.append(f"  To go on in this one, which holds all that was measured: {shlex.join(wider)}")
     except StudyError:
-        pass  # it is not wider
+        pass  # it does not
     lines.append(f"  To start anew:      {shlex.join(anew)}")
     raise StudyError("\n".join(lines))
 
@@ -305,8 +305,9 @@ def _run(
         view.search = search
         black_box = study.folder / "at-work"
         crashed = crash.take(black_box)
-        if crashed is not None:
-            view.note(search.crashed(*crashed))
+        told = None if crashed is None else search.crashed(*crashed)
+        if told is not None:
+            view.note(told)
         if search.done:
             view.note(_nothing_added(study, total))
         interrupt = stack.enter_context(Interrupt(view.note))

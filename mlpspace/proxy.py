@@ -27,6 +27,7 @@ from mlpspace.recipe import Recipe
 PROTOCOL = "proxy-v1"
 
 PIECE_S = 0.1  # the device is held for about so long at a time, at least for one step
+NAP_S = 5.0  # of a piece: longer, and hardly any work done, and the process was stopped
 SIGN_OF_LIFE_S = 2.0
 RARELY = 50  # a checkpoint on the way is due once so many times what the last one took has passed
 
@@ -380,10 +381,13 @@ class _Pieces:
                 raise _Ended("time limit", f"{self.seconds:.4g} s of training and still in {now}; {limit}")
             last = min(first + size, count)
             with self._quiet.busy():
-                started = time.perf_counter()
+                started, worked = time.perf_counter(), time.process_time()
                 some = torch.stack([work(number) for number in range(first, last)]).tolist()
                 synchronize(self._device)  # the optimizer's last kernels too, before another may measure
                 took_s = time.perf_counter() - started
+                awake_s = time.process_time() - worked
+            if self._device.type == "cpu" and took_s > NAP_S and awake_s < took_s / 5:
+                took_s = awake_s  # the process was stopped, as by Ctrl-Z: that is no time of the training
             self.seconds += took_s
             size = min(4 * size, max(1, round(size * PIECE_S / took_s)))
             first = last

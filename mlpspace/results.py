@@ -15,7 +15,8 @@ from mlpspace.space.space import Candidate
 from mlpspace.trial import Trial
 
 HANG_S = (15.0, 120.0)  # without a sign of life, at least and at most, before a trial over its time counts as hung
-DATA_S = 1800.0  # more time for a trial whose worker reads the dataset first
+# more time for what comes before the training: reading the dataset, waiting for others that measure on the device
+MORE_S = {"data": 1800.0, "throughput": 600.0}
 
 
 @dataclass(slots=True)
@@ -32,6 +33,7 @@ class Running:
     given: bool = False  # to a worker, in this session
     deaths: int = 0  # of workers that had it
     started: float = 0.0  # of this leg, on the search's clock
+    since: float = 0.0  # its phase, on that clock
     heard: float = 0.0  # the last sign of life, on that clock
     seconds: float = 0.0  # of earlier legs
     progress: Progress | None = None
@@ -54,10 +56,9 @@ class Running:
         limit = self.assignment.timeout_s
         if limit is None or self.progress is None:  # the worker of what was not heard of yet may still be starting
             return False
-        if self.progress.phase == "data":
-            limit += DATA_S
+        limit += MORE_S.get(self.progress.phase, 0.0)
         silence = min(max(limit / 2, HANG_S[0]), HANG_S[1])
-        return now - self.started > limit and now - self.heard > silence
+        return now - self.since > limit and now - self.heard > silence
 
 
 def recalled(domain: SearchDomain, trial: Trial) -> Running:

@@ -40,6 +40,7 @@ from mlpspace.trial import SET_ASIDE, Trial, standing
 MOST_DRAWS = 10_000  # refused in a row before a search gives up
 SAMPLER_DRAWS = 32  # of the sampler for one trial; when all of them are refused, random ones go on
 MOST_DEATHS = 3  # of workers that had a trial: after the first two it is given out again
+NAP_S = 10.0  # between two looks at what hangs: longer, and the search itself was asleep
 LATEST = 200  # results that tell how long a trial takes
 MOST_SET_ASIDE = 3  # in a row; the next candidate is trained whatever its cost turns out to be
 
@@ -102,6 +103,7 @@ class Search:
         self._clock = clock
         self._observe = observe
         self._begun = clock()
+        self._looked = self._begun  # whether a trial hangs
         self._metrics = [objective.metric for objective in self.objectives]
         self._last = len(domain.epochs) - 1
         self._leaders = Leaders(corner(self.objectives))
@@ -172,6 +174,8 @@ class Search:
             return False
         goes_on = True
         if isinstance(event, Progress):
+            if running.progress is None or running.progress.phase != event.phase:
+                running.since = running.heard
             running.progress = event
             if event.accuracy is not None:
                 running.curve.append(event.accuracy)
@@ -214,18 +218,18 @@ class Search:
         else:
             self._again(running)
 
-    def crashed(self, number: int, detail: str) -> str:
-        """Trial `number` ended the process of an earlier session; what came of it, in a sentence."""
+    def crashed(self, number: int, detail: str) -> str | None:
+        """Trial `number` ended the process of an earlier session; what came of it, in a sentence. None: nothing."""
         told = f"trial {number} ended the last session: {detail}"
         if number in self.running:
             self.lost(number, detail)
             again = number in self.running
             return f"{told}; " + ("it is trained again" if again else f"after {MOST_DEATHS} times it is infeasible")
-        if number in self._trainings and number not in self._no_repeats:
+        if self._repeats and number in self._trainings and number not in self._no_repeats:
             self._no_repeats.add(number)
             self._writer.repeat_failed(number, "worker died")
             return f"{told}; it is not trained anew"
-        return told
+        return None
 
     def returned(self, number: int) -> None:
         """The worker of trial `number` is gone, and the trial had no part in it, as when a node fails."""
@@ -235,11 +239,17 @@ class Search:
 
     def overdue(self) -> list[int]:
         """Trials at work that had their time and are silent: whoever looks after the workers ends theirs, and says so
-        by `hung`.
+        by `hung`. It is to be asked every second or so.
 
         A training looks at its own limit between steps; this is for what never comes to the end of a step.
         """
         now = self._clock()
+        asleep, self._looked = now - self._looked, now
+        if asleep > NAP_S:  # stopped, as by Ctrl-Z or with its machine: it could not hear what was said meanwhile
+            for running in list(self.running.values()):
+                running.started += asleep
+                running.since += asleep
+                running.heard += asleep
         return [number for number, running in list(self.running.items()) if running.given and running.is_hung(now)]
 
     def hung(self, number: int) -> None:
@@ -647,9 +657,11 @@ class Search:
             self._weights.put(running.assignment.trial, running.checkpoint)
 
     def _clear_weights(self) -> None:
-        """Those of trials that have left the front."""
+        """Those of trials that have left the front. One that was trained anew stays: the others' means may fall too."""
         if self._weights is not None and not self._keep_all:
-            self._weights.clear_except({result.number for result in self.front()} | self.running.keys())
+            anew = {number for number, trainings in self._trainings.items() if len(trainings) > 1}
+            front = {result.number for result in self.front()}
+            self._weights.clear_except(front | anew | self.running.keys())
 
     # --- trials of an earlier session ---
 

@@ -168,10 +168,16 @@ class SqliteTransactions:
         if _identity(path) == self._identity:
             return
         kept = _rescue(self.engine, path)
+        if not path.parent.exists():
+            raise StudyError(
+                f"{path.parent} was moved or deleted while the search ran. All that its ledger held is in {kept}.\n"
+                "  Moved: the same command goes on with --study and the new place.\n"
+                f"  Deleted: make it anew, with its space.yaml and manifest.json and with that file as {path.name}."
+            )
         raise StudyError(
             f"{path} was deleted or replaced while the search ran. All that it held is in {kept}.\n"
             f"  To go on: {shlex.join(['mv', str(kept), str(path)])}\n"
-            "  and then the same command again. If the folder is gone, put back its space.yaml and manifest.json too."
+            "  and then the same command again."
         )
 
 

@@ -74,7 +74,10 @@ def test_a_ledger_that_is_deleted_under_a_search_is_saved_with_the_command_that_
 
 
 def test_of_a_folder_that_is_gone_the_ledger_is_saved_beside_it(study: Study) -> None:
-    with pytest.raises(StudyError, match=r"All that it held is in .*/run1-rescued\.db"), study.writing("") as writer:
+    with (
+        pytest.raises(StudyError, match=r"moved or deleted .* its ledger held is in .*/run1-rescued\.db"),
+        study.writing("") as writer,
+    ):
         shutil.rmtree(study.folder)
         begin(writer, 8)
     saved = study.folder.parent / "run1-rescued.db"

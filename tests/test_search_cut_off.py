@@ -6,7 +6,7 @@ import itertools
 import random
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from stubs import SPACE, Session, evaluate
 
 from mlpspace.engines import inline
 from mlpspace.measurement import Assignment, Checkpoint, Event, Failure, Progress
+from mlpspace.search import Search
 from mlpspace.study import Study
 
 RUNGS = SPACE.replace("epochs: 2}", "rungs: {epochs: [2, 4, 8], keep: 1/2}}")
@@ -193,28 +194,54 @@ def test_a_trial_whose_node_failed_is_given_out_again_as_often_as_it_takes(tmp_p
     assert Study(tmp_path / "run1").trial(0).deaths == 0
 
 
+class Looked(Session):
+    """A search whose clock moves when one looks at what hangs."""
+
+    def __init__(self, folder: Path, *, timeout_s: float) -> None:
+        super().__init__(folder, text=SPACE.replace("epochs: 2}", f"epochs: 2, timeout: {timeout_s:g}s}}"))
+        self.now = 0.0
+        self.clock = lambda: self.now
+
+    def __enter__(self) -> tuple[Search, Callable[..., list[int]]]:
+        search = super().__enter__()
+
+        def looks(seconds: float, *, every: float = 1.0) -> list[int]:
+            until = self.now + seconds
+            while self.now < until:
+                self.now += every
+                found = search.overdue()
+            return found
+
+        return search, looks
+
+
 def test_a_trial_is_overdue_when_it_had_its_time_and_is_silent(tmp_path: Path) -> None:
-    now = 0.0
-    session = Session(tmp_path / "run1", text=SPACE.replace("epochs: 2}", "epochs: 2, timeout: 60s}"))
-    session.clock = lambda: now
-    with session as search:
+    with Looked(tmp_path / "run1", timeout_s=60) as (search, looks):
         number = search.next_assignment().trial
-        now = 1000.0
-        assert search.overdue() == []  # its worker may still be starting
+        assert looks(1000) == []  # its worker may still be starting
+        search.report(number, Progress(phase="throughput", epochs=2))
+        assert looks(600) == []  # it waits until it may measure
         search.report(number, Progress(phase="training", epochs=2))
-        now += 59
-        assert search.overdue() == []
+        assert looks(59) == []
         search.report(number, Progress(phase="training", epochs=2))
-        now += 29
-        assert search.overdue() == []  # over its time, but it was heard of
-        now += 2
-        assert search.overdue() == [number]
+        assert looks(29) == []  # over its time, but it was heard of
+        assert looks(2) == [number]
         search.hung(number)
         assert search.overdue() == []
         assert search.next_assignment().trial == number + 1
     trial = Study(tmp_path / "run1").trial(number)
     assert (trial.state, trial.reason) == ("infeasible", "time limit")
     assert trial.detail == "no sign of life for 31 s, ended from outside; at most 60 s allowed"
+
+
+def test_a_search_that_was_asleep_itself_holds_nothing_against_its_trials(tmp_path: Path) -> None:
+    with Looked(tmp_path / "run1", timeout_s=60) as (search, looks):
+        number = search.next_assignment().trial
+        search.report(number, Progress(phase="training", epochs=2))
+        assert looks(50) == []
+        assert looks(5000, every=5000) == []  # stopped for so long
+        assert looks(9) == []
+        assert looks(30) == [number]
 
 
 def test_without_a_limit_nothing_is_overdue(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from mlpspace.errors import UserError
+from mlpspace.errors import UserError, printable
 
 _MOST_BYTES = 100_000
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
@@ -47,12 +47,13 @@ class BlackBox:
         self._stream.close()
         self._file.unlink(missing_ok=True)
 
-    def note(self, trial: int) -> None:
-        """From now on it is this trial's doing."""
+    def note(self, trial: int | None) -> None:
+        """From now on it is this trial's doing, or none's."""
+        line = b"" if trial is None else json.dumps({"trial": trial, **_out_of_memory()}).encode() + b"\n"
         with suppress(OSError):  # of a full disk; the ledger, which needs more, says so
             self._stream.seek(0)
             self._stream.truncate()
-            self._stream.write(json.dumps({"trial": trial, **_out_of_memory()}).encode() + b"\n")
+            self._stream.write(line)
 
 
 def take(file: Path) -> tuple[int, str] | None:
@@ -91,7 +92,7 @@ def _out_of_memory() -> dict[str, Any]:
 
 def _told(crash: str) -> str:
     """`Fatal Python error: Segmentation fault` and the place, in one line."""
-    lines = [line.strip() for line in crash.splitlines() if line.strip()]
+    lines = [printable(line.strip()) for line in crash.splitlines() if line.strip()]
     what = lines[0].removeprefix("Fatal Python error: ")
     place = next((line for line in lines if line.startswith("File ")), None)
     return f"the process crashed: {what}" + (f" at {place}" if place else "")

@@ -58,6 +58,8 @@ def run(
             except _Hung:
                 if number in search.running:
                     search.hung(number)
+            if box is not None:
+                box.note(None)
 
 
 @contextmanager
