@@ -6,7 +6,7 @@ import contextlib
 import os
 import re
 import zlib
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -145,6 +145,19 @@ class Checkpoints:
 
 
 _NAME = re.compile(r"(\d{1,9})(?:-repeat(\d{1,9}))?-epoch(\d{1,9})-([0-9a-f]{8})\.pt")
+
+
+def renamed(name: str, numbers: Mapping[int, int]) -> str | None:
+    """A file's name once its trial has another number; None: it is of no trial in `numbers` (old -> new).
+
+    Example:
+        >>> renamed("17-repeat2-epoch6-1a2b3c4d.pt", {17: 3})
+        '3-repeat2-epoch6-1a2b3c4d.pt'
+    """
+    told = _NAME.fullmatch(name)
+    if told is None or int(told[1]) not in numbers:
+        return None
+    return f"{numbers[int(told[1])]}{name[len(told[1]) :]}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -323,12 +323,16 @@ def _run(
 
 
 def _check_points(study: Study, domain: SpaceDomain, trials: list[Trial]) -> None:
-    """Refuse a study whose trials were not drawn from its space: a stranger may have written anything there."""
+    """Refuse a study whose trials are not of its space: a stranger may have written anything there."""
     dimensions = {dim.name: dim for dim, _ in domain.dimensions}
     for trial in trials:
         for name, value in (trial.point or {}).items():
             if name not in dimensions or not contains(dimensions[name], value):
                 what = f"{name} {value!r}, which is no value of its space"
+                raise StudyError(f"{study.storage.name}: trial {trial.number} has {what}. It is left as it is.")
+        for record in trial.records:
+            if record.rung is not None and record.rung >= len(domain.epochs):
+                what = f"rung {record.rung}, which its space does not have"
                 raise StudyError(f"{study.storage.name}: trial {trial.number} has {what}. It is left as it is.")
 
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from mlpspace.damaged_file import hint
 from mlpspace.errors import StudyError, printable
 from mlpspace.fields import OneOf, Real, Whole
 from mlpspace.ledger_tables import ENDED, ORIGINS
@@ -45,7 +46,7 @@ class _Column:
 
 _COUNT = _Column(Whole(0))
 _TEXT, _NUMBER, _NOTE = _Column(_Text()), _Column(Real(-1e300, 1e300)), _Column(_Text(), or_null=True)
-_TIME = Real(-1e12, 1e12)  # seconds since 1970; a clock may be wrong by anything but that
+_TIME = Real(-6e10, 2e11)  # seconds since 1970; a clock may be wrong by anything but that: no date is beyond
 
 _TRIAL = {
     "number": _Column(Whole(0, 2**31 - 1)),
@@ -247,4 +248,6 @@ def _short(value: Any) -> str:
 
 
 def _strange(what: str, source: str) -> StudyError:
-    return StudyError(f"{source} is damaged, or was not written by mlpspace: {what}. It is left as it is.")
+    return StudyError(
+        f"{source} is damaged, or was not written by mlpspace: {what}. It is left as it is.{hint(source)}"
+    )

@@ -85,7 +85,7 @@ class PlainView:
             return
         metrics = [objective.metric for objective in search.objectives]
         front = search.front()
-        line = result_line(result, search.limits.trials, front, metrics, search.ended)
+        line = result_line(result, search.total, front, metrics, search.ended)
         left = search.seconds_left()
         tail = f"  | front {len(front)}, hypervolume {search.hypervolume():.3f}"
         self._write(line + tail + (f", about {duration(left)} left" if left else ""))
@@ -122,7 +122,7 @@ class LiveView:
         search = self.search
         if search is not None:
             metrics = [objective.metric for objective in search.objectives]
-            self.note(result_line(result, search.limits.trials, search.front(), metrics, search.ended))
+            self.note(result_line(result, search.total, search.front(), metrics, search.ended))
 
     def _render(self) -> Any:
         from rich.console import Group
@@ -133,7 +133,7 @@ class LiveView:
         search = self.search
         if search is None:
             return Text(f"{self._title}: starting the workers ...")
-        done, total = search.ended, search.limits.trials
+        done, total = search.ended, search.total
         front = search.front()
         left = search.seconds_left()
         head = Table.grid(padding=(0, 2))

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import sqlalchemy as sa
 
+from mlpspace.damaged_file import hint
 from mlpspace.errors import StudyError
 from mlpspace.storage import Storage
 from mlpspace.trial import Trial
@@ -278,7 +279,9 @@ def _open(storage: Storage, study_name: str, directions: Sequence[str], metric_n
         raise StudyError(f"{storage.name}: {error}") from None
     except (LookupError, TypeError, ValueError, CommandError) as error:  # Optuna believes what its tables hold
         why = str(error).partition("\n")[0][:200]
-        raise StudyError(f"{storage.name}: Optuna's tables are damaged ({why}). They are left as they are.") from None
+        raise StudyError(
+            f"{storage.name}: Optuna's tables are damaged ({why}). They are left as they are.{hint(storage.name)}"
+        ) from None
     finally:
         optuna.logging.set_verbosity(verbosity)
     return study_id

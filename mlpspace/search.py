@@ -290,6 +290,11 @@ class Search:
         """How many those are."""
         return len(self._results) - self._set_aside
 
+    @property
+    def total(self) -> int:
+        """How many there will be; more than were asked for, where more had begun already."""
+        return max(self.limits.trials, self.ended)
+
     def front(self) -> list[Result]:
         """The front so far, the most accurate (the first objective's best) first."""
         return self._leaders.front()

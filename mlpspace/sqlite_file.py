@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import sqlalchemy as sa
 from sqlalchemy.dialects.sqlite import insert
 
+from mlpspace.damaged_file import hint
 from mlpspace.errors import StudyError
 from mlpspace.ledger_tables import VERSION, refuse_newer, tables
 
@@ -64,17 +65,15 @@ class SqliteFile:
         found = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar_one()
         if found == "ok":
             return
-        saved = self.path.with_name("recovered.db")
-        recover = f"sqlite3 {shlex.quote(str(self.path))} .recover | sqlite3 {shlex.quote(str(saved))}"
         raise StudyError(
-            f"{self.path} is damaged ({str(found).splitlines()[-1]}); it is left as it is.\n"
-            f"  To save what can be read: {recover}"
+            f"{self.path} is damaged ({str(found).splitlines()[-1]}); it is left as it is.{hint(self.name)}"
         )
 
     def not_a_study(self, why: str = "") -> StudyError:
         """The error for a file that SQLite or we cannot read."""
         return StudyError(
             f"{self.path} is not a study database{f' or is damaged ({why})' if why else ''}; it is left as it is."
+            f"{hint(self.name)}"
         )
 
     def driver(self) -> str | None:

@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from mlpspace.architecture import Architecture
+from mlpspace.damaged_file import hint
 from mlpspace.errors import ArchitectureError, StudyError
 from mlpspace.measurement import Measurement
 from mlpspace.recipe import Recipe
@@ -83,7 +84,9 @@ class Trial:
             raise self._unreadable("recipe", error) from None
 
     def _unreadable(self, what: str, error: Exception) -> StudyError:
-        return StudyError(f"{self.source}: the {what} of trial {self.number} cannot be read ({error}).")
+        return StudyError(
+            f"{self.source}: the {what} of trial {self.number} cannot be read ({error}).{hint(self.source)}"
+        )
 
     @cached_property
     def measurements(self) -> dict[str, Record]:

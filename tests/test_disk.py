@@ -120,6 +120,14 @@ def test_a_damaged_ledger_is_left_as_it_is_with_a_clear_word(capsys, study: Stud
     assert study.database.read_bytes() == found
 
 
+@pytest.mark.parametrize("damage", [damaged_in_the_middle, cut_in_half])
+def test_the_command_that_saves_what_can_be_read_is_told(capsys, study: Study, damage) -> None:
+    damage(study.database)
+    file = study.folder / "space.yaml"
+    _, _, err = mlpspace(capsys, "search", file, "--study", study.folder, "--engine", "inline", "--trials", 20)
+    assert f"\n  To save what can be read: mlpspace rescue {study.folder}\n" in err
+
+
 def test_what_can_be_saved_of_a_damaged_ledger_is_told_as_a_command(capsys, study: Study) -> None:
     with sqlite3.connect(study.database) as connection:
         (page,) = connection.execute("select rootpage from sqlite_master where name = 'progress'").fetchone()
@@ -131,3 +139,4 @@ def test_what_can_be_saved_of_a_damaged_ledger_is_told_as_a_command(capsys, stud
     )
     assert code == 2
     assert "left as it is" in err
+    assert f"To save what can be read: mlpspace rescue {study.folder}" in err

@@ -23,9 +23,9 @@ ROWS = (
     ("measurement", "space", "comparators", "scaling", "papers", "fixed_points"),
     ("nets", "counts", "proof", "weights", "token_matrices"),
     ("data", "device", "proxy", "throughput", "quiet", "evaluate", "memory"),
-    ("address", "ledger_tables", "sqlite_file", "postgres", "storage", "study_folder"),
+    ("address", "ledger_tables", "damaged_file", "sqlite_file", "postgres", "storage", "study_folder"),
     ("ledger", "ledger_rows", "trial", "session", "optuna_tables", "study", "front", "front_probability"),
-    ("manifest", "checkpoints", "outlets", "extension"),
+    ("manifest", "checkpoints", "outlets", "extension", "rescue"),
     ("domain",),
     ("sampling",),
     ("results",),
@@ -44,7 +44,7 @@ ROWS = (
 
 # Who may import the heavy libraries, at the top of the file or inside a function.
 MAY_IMPORT = {
-    "ray": ("engines.ray_tune", "engines.ray_worker", "engines.ray_files", "engines.ray_mended"),
+    "ray": ("engines.ray_tune", "engines.ray_worker", "engines.ray_files", "engines.ray_mended", "engines.ray_alive"),
     "torch": (
         *("nets", "counts", "proof", "weights", "comparators"),
         *("data", "device", "proxy", "throughput", "quiet", "evaluate", "memory", "engines"),
@@ -61,7 +61,7 @@ QUICK: tuple[str, ...] = ("errors", "fields", "objectives", "architecture", "rec
 QUICK += ("papers", "ledger", "optuna_tables", "study", "front", "manifest", "report", "live", "cli", "__init__")
 QUICK += ("__main__", "fixed_points", "plot", "survey", "driver", "plot", "comparators", "scaling", "papers_table")
 QUICK += ("plot_mixing", "subjects", "profile_table", "checkpoints", "rungs", "forecast", "stopping")
-QUICK += ("address", "storage", "sqlite_file", "postgres")
+QUICK += ("address", "storage", "sqlite_file", "postgres", "damaged_file", "rescue")
 QUICK += (
     "ledger_tables",
     "ledger_rows",

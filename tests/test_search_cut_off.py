@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import random
 import threading
@@ -14,7 +15,7 @@ import pytest
 from stubs import SPACE, Session, evaluate
 
 from mlpspace.engines import inline
-from mlpspace.measurement import Assignment, Checkpoint, Event, Failure, Progress
+from mlpspace.measurement import Assignment, Checkpoint, Event, Failure, Measurement, Progress
 from mlpspace.search import Search
 from mlpspace.study import Study
 
@@ -302,3 +303,24 @@ def test_a_repeat_that_failed_is_not_tried_again_in_another_session(tmp_path: Pa
     assert tried
     assert len(tried) == len(set(tried))
     assert {trial.number for trial in Study(tmp_path / "run1").trials() if trial.repeat_failed} == set(tried)
+
+
+def test_weights_of_a_network_that_was_trained_anew_stay_as_the_others_may_fall_too(tmp_path: Path) -> None:
+    """All of the front falls when it is trained anew, one after the other; the first to fall comes back."""
+    at_first: set[int] = set()
+
+    def unlucky_anew(assignment: Assignment, bounds: object) -> Iterator[Event]:
+        if assignment.repeat and not at_first:
+            at_first.update(weights_of(tmp_path / "run1"))
+        for event in evaluate(assignment, bounds):
+            if isinstance(event, Measurement) and event.metric == "accuracy" and assignment.repeat:
+                yield dataclasses.replace(event, value=event.value / 2)
+            else:
+                yield event
+
+    text = SPACE.replace("epochs: 2}", "epochs: 2, repeats_on_front: 1}")
+    with Session(tmp_path / "run1", text=text) as search:
+        inline.run(search, device="cpu", evaluate=unlucky_anew)
+        front = {result.number for result in search.front()}
+    assert at_first <= front, "they all came back"
+    assert weights_of(tmp_path / "run1") == at_first

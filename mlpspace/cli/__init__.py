@@ -1,6 +1,7 @@
 """The command line: arguments -> calls -> text and exit codes. The only file that prints.
 
-Exit codes: 0 done, 1 a check failed or there is nothing to show, 2 the user's mistake, 130 after a clean Ctrl-C.
+Exit codes: 0 done, 1 a check failed or there is nothing to show, 2 the user's mistake, 3 the
+process could not go on and the same command does, 130 after a clean Ctrl-C.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from mlpspace.cli.place import Place
 from mlpspace.cli.profile import profile_command
 from mlpspace.cli.replay import replay_command
 from mlpspace.cli.replay_trial import replay_trial_command
+from mlpspace.cli.rescue import rescue_command
 from mlpspace.cli.storage import Storage, start_again_without_password
 from mlpspace.errors import UserError
 
@@ -385,6 +387,7 @@ cli.add_command(papers_command)
 cli.add_command(profile_command)
 cli.add_command(replay_command)
 cli.add_command(replay_trial_command)
+cli.add_command(rescue_command)
 
 
 def _title(study: Study, found: Front) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mlpspace.device import cores
+from mlpspace.engines import EXIT_LOST
 from mlpspace.engines.crash import BlackBox
 from mlpspace.engines.worker import Worker
 from mlpspace.measurement import Evaluate
@@ -20,7 +21,6 @@ from mlpspace.search import Search
 
 LOOK_S = 1.0  # between two looks at whether the trial hangs
 STUCK_S = 10.0  # that Python may take to answer a signal, before the trial hangs in a library
-EXIT_STUCK = 3
 
 
 class _Hung(BaseException):
@@ -91,7 +91,7 @@ def _watch(search: Search, note: Callable[[str], None]) -> Iterator[None]:
                     " Nothing is lost:\n  the trial is noted as infeasible, and the same command goes on without it."
                 )
                 sys.stdout.flush()
-                os._exit(EXIT_STUCK)
+                os._exit(EXIT_LOST)
 
     main = threading.get_ident()
     before = signal.signal(signal.SIGUSR1, handle)

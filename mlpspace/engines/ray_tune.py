@@ -52,6 +52,7 @@ from ray.tune.search import Searcher
 from ray.tune.stopper import Stopper
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from mlpspace.engines.ray_alive import watched
 from mlpspace.engines.ray_files import Files, offer
 from mlpspace.engines.ray_mended import mend, own_signals
 from mlpspace.engines.ray_worker import RayWorker, Work
@@ -287,7 +288,7 @@ def run(
     for name in ("ray", "ray.tune"):  # what it has to say of a trial, the search says
         logging.getLogger(name).setLevel(logging.CRITICAL)
     mend()
-    with _cluster(wanted), _scratch() as folder:
+    with _cluster(wanted), watched(wanted.address, note), _scratch() as folder:
         bridge = _Bridge(search, wanted, interrupted, note)
         _fit(bridge, make_evaluate, folder)
     if bridge.fatal is not None:
