@@ -322,7 +322,7 @@ def _run(
     return interrupt.seen, search.stopped, search.exhausted
 
 
-def _check_points(study: Study, domain: SpaceDomain, trials: list[Trial]) -> None:
+def _check_trials(study: Study, domain: SpaceDomain, trials: list[Trial]) -> None:
     """Refuse a study whose trials are not of its space: a stranger may have written anything there."""
     dimensions = {dim.name: dim for dim, _ in domain.dimensions}
     for trial in trials:
@@ -342,7 +342,7 @@ def mirror(study: Study, domain: SpaceDomain, trials: list[Trial]) -> Iterator[O
     from mlpspace.optuna_tables import OptunaTables
     from mlpspace.sampling.optuna_samplers import distribution
 
-    _check_points(study, domain, trials)
+    _check_trials(study, domain, trials)
     distributions = {dim.name: distribution(dim) for dim, _ in domain.dimensions}
     tables = OptunaTables(
         study.storage,

@@ -549,10 +549,10 @@ def test_a_trial_that_was_not_drawn_from_the_space_is_refused(study: Path, point
 
 
 def test_a_measurement_at_a_rung_that_the_space_does_not_have_is_refused(study: Path) -> None:
-    spoil(study, "update measurement set rung = 7 where trial = 5 and metric = 'accuracy'")
+    spoil(study, "update measurement set rung = 7 where trial = 4 and metric = 'accuracy'")
     before = rows(study)
     with (
-        pytest.raises(StudyError, match=r"study.db: trial 5 has rung 7, which its space does not have"),
+        pytest.raises(StudyError, match=r"study.db: trial 4 has rung 7, which its space does not have"),
         Session(study),
     ):
         pass
