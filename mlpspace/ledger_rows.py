@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from mlpspace.damaged_file import hint
@@ -42,7 +42,10 @@ class _Column:
 
     takes: Whole | Real | OneOf | _Text | _Loss
     or_null: bool = False
+    known: set[object] = field(default_factory=set, compare=False, repr=False)  # some that were found to be right
 
+
+_MOST_KNOWN = 1000  # of a column: most columns hold few values, and the others are not worth it
 
 _COUNT = _Column(Whole(0))
 _TEXT, _NUMBER, _NOTE = _Column(_Text()), _Column(Real(-1e300, 1e300)), _Column(_Text(), or_null=True)
@@ -225,11 +228,17 @@ def _checked(row: Mapping[Any, Any], columns: Mapping[str, _Column], what: str, 
         if value is None and column.or_null:
             told[name] = None
             continue
+        is_plain = type(value) is str or type(value) is int  # of which one is equal to nothing but itself
+        if is_plain and value in column.known:
+            told[name] = value
+            continue
         complaint = column.takes.complaint(value)
         if complaint:
             raise _strange(f"{what}: {name} {_short(value)} {complaint}", source)
         if isinstance(column.takes, _Text) and not value.isprintable():
             value = printable(value) if column.takes.lines else printable(value).replace("\n", "\\n")
+        elif is_plain and len(column.known) < _MOST_KNOWN:
+            column.known.add(value)
         told[name] = value
     return told
 

@@ -223,16 +223,16 @@ def _trials(connection: sa.Connection, storage: Storage, *, curves: bool) -> lis
     m = ledger_tables.measurement.c
     columns = (ledger_tables.readable(m[name], version) for name in (*Record.__dataclass_fields__, "trial"))
     query = sa.select(*columns).order_by(m.trial, sa.func.coalesce(m.rung, -1), m.attempt, m.metric.desc())
-    for row in connection.execute(query).mappings():
-        number, record = ledger_rows.record(dict(row), source)
+    for row in _rows(connection, query):
+        number, record = ledger_rows.record(row, source)
         records[number].append(record)
 
     trained: defaultdict[int, list[Epoch]] = defaultdict(list)
     p, t, a = ledger_tables.progress.c, ledger_tables.trial.c, ledger_tables.architecture.c
     # an epoch that was trained twice stands as it was trained last, and nothing of an attempt that went further
     query = sa.select(p.trial, p.epoch, p.loss, p.accuracy).where(p.trial == t.number, p.attempt == t.attempt)
-    for row in connection.execute(query.order_by(p.trial, p.epoch)).mappings() if curves else ():
-        number, epoch = ledger_rows.epoch(dict(row), source)
+    for row in _rows(connection, query.order_by(p.trial, p.epoch)) if curves else ():
+        number, epoch = ledger_rows.epoch(row, source)
         trained[number].append(epoch)
 
     both = sa.outerjoin(ledger_tables.trial, ledger_tables.architecture, t.architecture == a.id)
@@ -264,8 +264,15 @@ def _trials(connection: sa.Connection, storage: Storage, *, curves: bool) -> lis
         t.recipe.label("recipe_json"),
         t.point,
     )
-    rows = [dict(row) for row in connection.execute(query.select_from(both).order_by(t.number)).mappings()]
+    rows = list(_rows(connection, query.select_from(both).order_by(t.number)))
     return ledger_rows.trials(rows, records, trained, source)
+
+
+def _rows(connection: sa.Connection, query: sa.Select[Any]) -> Iterator[dict[str, Any]]:
+    """Column -> what it holds, row by row."""
+    result = connection.execute(query)
+    names = list(result.keys())
+    return (dict(zip(names, row, strict=True)) for row in result)
 
 
 _UNITS = {"accuracy": "accuracy_percent", "throughput": "throughput_images_per_s", "peak_memory_mb": "peak_memory_mb"}
