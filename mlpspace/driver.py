@@ -104,7 +104,7 @@ def search(file: str, folder: Path | None, options: Options, *, command: str, wr
         if options.storage is not None and options.storage.password is not None:
             write("The password is kept nowhere. `mlpspace pareto` and the like take PGPASSWORD, or ~/.pgpass.")
     else:
-        done = _done(study.trials())
+        done = _done(study.trials(curves=False))
         write(f"going on with {study.folder}: {done} of {total} trials done")
     interrupted, stopped, exhausted = _run(
         study, space, options, total=total, data_path=path, command=command, noted=noted, write=write
@@ -216,7 +216,7 @@ def _is_done(study: Study, space: Space, total: int) -> bool:
     """Whether that can be told at a glance. What waits at rungs and what is to be trained anew only a search knows."""
     if len(space.fidelity.epochs) > 1 or space.fidelity.repeats_on_front:
         return False
-    trials = study.trials()
+    trials = study.trials(curves=False)
     return _trained(trials) >= total and not any(trial.state == "running" for trial in trials)
 
 
@@ -231,7 +231,7 @@ def _trained(trials: list[Trial]) -> int:
 
 
 def _nothing_added(study: Study, total: int) -> str:
-    done = _trained(study.trials())
+    done = _trained(study.trials(curves=False))
     asked = f"all {total} trials" if done == total else f"{done} trials, {total} were asked for,"
     return f"{study.folder}: {asked} are done; nothing was added. For more: --trials {2 * done}"
 
@@ -403,7 +403,7 @@ def _outcome(
     stopped: str | None,
     exhausted: bool = False,
 ) -> Outcome:
-    trials: list[Trial] = study.trials()
+    trials: list[Trial] = study.trials(curves=False)
     done = _done(trials)
     left = f"{stopped.rstrip('.')}.\n  {done} of {total} trials are done." if stopped and done < total else None
     words = ["mlpspace", "search", file]

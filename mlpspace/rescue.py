@@ -28,7 +28,7 @@ from mlpspace.recipe import Recipe
 from mlpspace.space import Space, read_space
 from mlpspace.space.dims import Choice, Span, contains
 from mlpspace.storage import on_a_server
-from mlpspace.study import Study, studies_near
+from mlpspace.study import Study, no_study_at
 from mlpspace.study_folder import check_folder, read_text
 from mlpspace.trial import Record, Trial
 
@@ -99,8 +99,7 @@ def _check_places(folder: Path, to: Path) -> None:
             "  A server's tables are put back from its own backups (pg_dump, pg_restore)."
         )
     if not (folder / "study.db").is_file():
-        near = ", ".join(map(str, studies_near(folder)))
-        raise StudyError(f"no study at {folder}{f'. Studies here: {near}' if near else ', and none near it'}.")
+        raise no_study_at(folder)
     driver = driver_of(folder)
     if driver is not None:
         raise StudyError(f"{folder} is being searched by {driver}. Let that end first.")

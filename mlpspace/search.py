@@ -753,11 +753,11 @@ class Search:
     def _with_state(self, running: Running) -> Assignment:
         """What the worker gets: with the checkpoint to go on from, where there is one; else it is another attempt."""
         assignment = running.assignment
+        if running.fresh and not running.is_repeat:
+            return assignment
         checkpoint = self._shelf.get(assignment.trial, assignment.repeat)
         if running.is_repeat:
             return assignment if checkpoint is None else dataclasses.replace(assignment, state=checkpoint.state)
-        if running.fresh:
-            return assignment
         self._set_back(running, 0 if checkpoint is None else checkpoint.epochs)
         if checkpoint is None:
             running.assignment = dataclasses.replace(assignment, attempt=assignment.attempt + 1)

@@ -57,7 +57,7 @@ class Study:
         check_folder(self.folder)
         storage = storage_of(self.folder, address)
         if storage is None:
-            raise _no_study_at(self.folder)
+            raise no_study_at(self.folder)
         self.storage: Storage = storage
         self._read(storage.check)
 
@@ -213,7 +213,7 @@ def _sessions(connection: sa.Connection, version: int) -> list[dict[str, Any]]:
     s = ledger_tables.session.c
     columns = (s.id.label("number"), s.started, s.seen, s.host, s.pid, s.command, s.total)
     query = sa.select(*columns, ledger_tables.readable(s.manifest, version)).order_by(s.id)
-    return [dict(row) for row in connection.execute(query).mappings()]
+    return list(_rows(connection, query))
 
 
 def _trials(connection: sa.Connection, storage: Storage, *, curves: bool) -> list[Trial]:
@@ -315,7 +315,8 @@ def studies_near(folder: Path) -> list[Path]:
     return sorted({found for place in (folder.parent, folder, Path("studies")) for found in studies_in(place)})
 
 
-def _no_study_at(folder: Path) -> StudyError:
+def no_study_at(folder: Path) -> StudyError:
+    """The error for a folder that holds none, with those near it."""
     near = studies_near(folder)
     if near:
         return StudyError(f"no study at {folder}. Studies here: {', '.join(map(str, near))}.")

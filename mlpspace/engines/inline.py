@@ -14,6 +14,7 @@ from typing import Any
 
 from mlpspace.device import cores
 from mlpspace.engines import EXIT_LOST
+from mlpspace.engines.beside import beside
 from mlpspace.engines.crash import BlackBox
 from mlpspace.engines.worker import Worker
 from mlpspace.measurement import Evaluate
@@ -68,13 +69,12 @@ def _watch(search: Search, note: Callable[[str], None]) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():  # only the main thread gets signals
         yield
         return
-    ended = threading.Event()
 
     def handle(number: int, frame: Any) -> None:
         if search.overdue():  # else it came to its end just now
             raise _Hung
 
-    def look() -> None:
+    def look(ended: threading.Event) -> None:
         while not ended.wait(LOOK_S):
             overdue = search.overdue()
             if not overdue:
@@ -95,11 +95,8 @@ def _watch(search: Search, note: Callable[[str], None]) -> Iterator[None]:
 
     main = threading.get_ident()
     before = signal.signal(signal.SIGUSR1, handle)
-    thread = threading.Thread(target=look, daemon=True)
-    thread.start()
     try:
-        yield
+        with beside(look):
+            yield
     finally:
-        ended.set()
-        thread.join()
         signal.signal(signal.SIGUSR1, before)

@@ -6,38 +6,32 @@ import os
 import socket
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import AbstractContextManager, suppress
+from functools import partial
 from typing import Any
 
 import ray._private.worker
 
 from mlpspace.engines import EXIT_LOST
+from mlpspace.engines.beside import beside
 
 LOOK_S = 0.5
 CALL_S = 5.0  # between two calls at a cluster's head
 _NEEDED = {"gcs_server": "the head of its cluster", "raylet": "the head of its workers"}
 
 
-@contextmanager
-def watched(address: str | None, note: Callable[[str], None]) -> Iterator[None]:
+def watched(address: str | None, note: Callable[[str], None]) -> AbstractContextManager[None]:
     """Within it the end of Ray is told.
 
     Args:
         address: of a running cluster, whose head may come back; None: of the cluster that this process started, which
             ends with the first of its own processes, and this process with it.
     """
-    ended = threading.Event()
-    thread = threading.Thread(target=_own if address is None else _anothers, args=(ended, note), daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        thread.join()
+    return beside(partial(_own if address is None else _anothers, note))
 
 
-def _own(ended: threading.Event, note: Callable[[str], None]) -> None:
+def _own(note: Callable[[str], None], ended: threading.Event) -> None:
     node: Any = getattr(ray._private.worker, "_global_node", None)
     while not ended.wait(LOOK_S):
         dead = _dead(node)
@@ -62,7 +56,7 @@ def _dead(node: Any) -> str | None:
     return None
 
 
-def _anothers(ended: threading.Event, note: Callable[[str], None]) -> None:
+def _anothers(note: Callable[[str], None], ended: threading.Event) -> None:
     host, _, port = ray._private.worker.global_worker.gcs_client.address.rpartition(":")
     told = False
     while not ended.wait(CALL_S):

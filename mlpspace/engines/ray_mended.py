@@ -54,7 +54,7 @@ def _let_workers_start() -> None:
             )
         return bool(reuse(self, trial))
 
-    unless_its_own_starts.mended = True  # type: ignore[attr-defined]
+    unless_its_own_starts.mended = True  # type: ignore[attr-defined]  # by it a second call knows
     TuneController._maybe_reuse_cached_actor = unless_its_own_starts
 
 
@@ -73,7 +73,7 @@ def _let_go_of_ended_trials() -> None:
                 if isinstance(held, (list, set, dict)):
                     _take_out(ended, held)
 
-    instead_of_those_that_ended.mended = True  # type: ignore[attr-defined]
+    instead_of_those_that_ended.mended = True  # type: ignore[attr-defined]  # by it a second call knows
     TuneController.add_trial = instead_of_those_that_ended
 
 
