@@ -43,7 +43,7 @@ from mlpspace import papers, weights
 from mlpspace.device import cores, describe, dtype_of, resolve, synchronize
 from mlpspace.nets import build, deploy
 from mlpspace.quiet import OtherPrograms
-from mlpspace.throughput import median_interval
+from mlpspace.timing import median_interval
 
 RESOLUTION = 224
 CLASSES = 1000

@@ -11,8 +11,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-import sqlalchemy as sa
-
 from mlpspace.errors import StudyError
 
 FILE = "storage.json"  # in a study's folder
@@ -40,6 +38,8 @@ class Address:
 
     def url(self, **more: str) -> str:
         """Without the password. `more` goes into its query."""
+        import sqlalchemy as sa  # here: each command looks for a password in what was typed, few need more
+
         query, host = {**dict(self.settings), **more}, self.host
         if host is not None and host.startswith("/"):
             query, host = {"host": host, **query}, None
@@ -69,6 +69,8 @@ def address_of(text: str) -> Address:
     Raises:
         StudyError: it is no address of a PostgreSQL server. The text holds nothing of what may be a password.
     """
+    import sqlalchemy as sa
+
     text, password = _split(text)
     scheme = text.partition("://")[0] if "://" in text else None
     if scheme != ENGINE:

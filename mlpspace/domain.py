@@ -97,11 +97,19 @@ class SearchDomain(Domain, Protocol):
 class SpaceDomain:
     """The networks of a space."""
 
-    def __init__(self, space: Space, *, data_path: str | None = None, checkpoint_s: float = 15.0) -> None:
+    def __init__(
+        self,
+        space: Space,
+        *,
+        data_path: str | None = None,
+        checkpoint_s: float = 15.0,
+        resident: int | None = None,
+    ) -> None:
         """
         Args:
             data_path: where the dataset lives; None for an embedded one.
             checkpoint_s: wall time between two checkpoints of a training, about.
+            resident: bytes of images that may lie on a worker's device; None: as `data.loading` says.
         """
         self.space = space
         self.name = space.path
@@ -111,6 +119,7 @@ class SpaceDomain:
         self.dimensions = tuple(space.dimensions())
         self._data_path = data_path
         self._checkpoint_s = checkpoint_s
+        self._resident = resident
         # asked again and again of the same candidates, thousands a suggestion
         self._counts = functools.lru_cache(maxsize=8192)(self._profile)
         self._recipe_text = functools.lru_cache(maxsize=256)(Recipe.to_json)
@@ -192,7 +201,8 @@ class SpaceDomain:
             validation=fidelity.validation,
             epochs=fidelity.epochs,
             seed=seed,
-            throughput_batch=self.space.throughput_batch,
+            deployment=self.space.deployment,
             timeout_s=fidelity.timeout_s,
             checkpoint_s=self._checkpoint_s,
+            resident=self._resident,
         )

@@ -24,6 +24,7 @@ from mlpspace.space.reader import SAMPLERS
 from mlpspace.storage import holds_study, is_at, on_a_server, studies_in
 from mlpspace.study import Study, Trial
 from mlpspace.trial import SET_ASIDE
+from mlpspace.wall_time import DRIVER, PROCESS, Tallies, counted
 
 if TYPE_CHECKING:
     from mlpspace.domain import SpaceDomain
@@ -50,6 +51,7 @@ class Options:
     engine: str = "ray"
     keep: str = "front"  # of whose trials the weights are kept: "front", "all", "none"
     checkpoint_every: float = 15.0  # seconds, about
+    resident: int | None = None  # bytes of images that may lie on a worker's device
     plain: bool = False
     named: bool = False  # --study was given
     extend: bool = False  # the study's space becomes the file's, which is wider
@@ -86,7 +88,8 @@ def search(file: str, folder: Path | None, options: Options, *, command: str, wr
             raise DataError(f"--data {name}=...: the space uses {space.fidelity.dataset}, not {name}.")
     study = _study_of(space, folder, options.storage, extend=options.extend)
     total = options.trials or space.trials
-    if study is not None and not options.extend and _is_done(study, space, total):
+    known = [] if study is None else study.trials(curves=False)
+    if study is not None and not options.extend and _is_done(known, space, total):
         write(_nothing_added(study, total))
         return _outcome(study, space, total, options, file, interrupted=False, stopped=None)
     if study is not None and options.time_budget is not None and study.elapsed_seconds >= options.time_budget:
@@ -104,8 +107,8 @@ def search(file: str, folder: Path | None, options: Options, *, command: str, wr
         if options.storage is not None and options.storage.password is not None:
             write("The password is kept nowhere. `mlpspace pareto` and the like take PGPASSWORD, or ~/.pgpass.")
     else:
-        done = _done(study.trials(curves=False))
-        write(f"going on with {study.folder}: {done} of {total} trials done")
+        write(f"going on with {study.folder}: {_done(known)} of {total} trials done")
+    del known
     interrupted, stopped, exhausted = _run(
         study, space, options, total=total, data_path=path, command=command, noted=noted, write=write
     )
@@ -212,11 +215,10 @@ def _data_path_of(study: Study | None, dataset: str) -> str | None:
     return path if isinstance(path, str) else None
 
 
-def _is_done(study: Study, space: Space, total: int) -> bool:
+def _is_done(trials: list[Trial], space: Space, total: int) -> bool:
     """Whether that can be told at a glance. What waits at rungs and what is to be trained anew only a search knows."""
     if len(space.fidelity.epochs) > 1 or space.fidelity.repeats_on_front:
         return False
-    trials = study.trials(curves=False)
     return _trained(trials) >= total and not any(trial.state == "running" for trial in trials)
 
 
@@ -256,6 +258,7 @@ def _run(
     """
     import math
 
+    PROCESS.begin("opening")
     # first of all the heavy things: what follows must not be cut in two by seconds of imports
     write("starting the workers ...")
     from mlpspace import sampling
@@ -268,7 +271,7 @@ def _run(
     from mlpspace.stopping import Plateau
 
     seed = _seed(space, options)
-    domain = SpaceDomain(space, data_path=data_path, checkpoint_s=options.checkpoint_every)
+    domain = SpaceDomain(space, data_path=data_path, checkpoint_s=options.checkpoint_every, resident=options.resident)
     sampler = sampling.make(options.sampler or space.sampler, domain, seed=seed)
     with ExitStack() as stack:
         writer = stack.enter_context(study.writing(command, total=total, manifest=noted.told))
@@ -281,18 +284,18 @@ def _run(
         if extension.is_unfinished(study):
             extension.translate(study, writer, space)
             forget(study.storage)  # Optuna's tables know no space that changes: they are made anew, from the ledger
-        trials = study.trials()
+        trials = _recalled(study)
         tables = stack.enter_context(mirror(study, domain, trials))
         extension.finish(study)
         writer.transactions.note = tables.transactions.note = view.note
         search = Search(
             domain,
-            writer=writer,
+            writer=counted(writer, "writing"),
             trials=trials,
-            sampler=sampler,
-            mirror=tables,
-            shelf=Checkpoints(study.folder / "checkpoints"),
-            weights=None if options.keep == "none" else Checkpoints(study.folder / "weights"),
+            sampler=counted(sampler, "sampling"),
+            mirror=counted(tables, "writing"),
+            shelf=counted(Checkpoints(study.folder / "checkpoints"), "writing"),
+            weights=None if options.keep == "none" else counted(Checkpoints(study.folder / "weights"), "writing"),
             keep_all=options.keep == "all",
             limits=Limits(trials=total, seconds=math.inf if options.time_budget is None else options.time_budget),
             seed=seed,
@@ -302,6 +305,7 @@ def _run(
             clock=time.monotonic,
             observe=view.result,
         )
+        del trials  # they need not be kept while the search runs
         view.search = search
         black_box = study.folder / "at-work"
         crashed = crash.take(black_box)
@@ -311,23 +315,47 @@ def _run(
         if search.done:
             view.note(_nothing_added(study, total))
         interrupt = stack.enter_context(Interrupt(view.note))
+        tallies = Tallies(writer.keep_wall_time, lambda: _of_the_driver(search))
         try:
             if not search.done:
-                _engine(search, options, interrupt, view.note, data_path, black_box)
+                measures_on = space.deployment.device
+                _engine(search, options, interrupt, view.note, data_path, measures_on, black_box, tallies)
         except KeyboardInterrupt:
             interrupt.seen = True
+        tallies.keep()
     if search.enough is not None and not interrupt.seen:
         hint = "To go on all the same, take `stop` out of the file's `search`, or make it more patient."
         return False, f"Stopped, as {search.enough}.\n  {hint}", True
     return interrupt.seen, search.stopped, search.exhausted
 
 
+def _of_the_driver(search: Search) -> dict[str, float]:
+    """What this process has spent its time on."""
+    told = {kind: seconds for kind, seconds in PROCESS.tally().items() if kind in DRIVER}
+    return told | ({} if search.ahead is None else {"ahead": search.ahead.seconds})
+
+
+def _recalled(study: Study) -> list[Trial]:
+    """All trials, with the curves of those that go on, or may."""
+    trials = study.trials(curves=False)
+    going_on = [trial.number for trial in trials if trial.state in ("running", "paused")]
+    if len(going_on) > len(trials) // 100:
+        return study.trials()
+    found = {trial.number: trial for trial in study.trials(going_on)} if going_on else {}
+    return [found.get(trial.number, trial) for trial in trials]
+
+
 def _check_trials(study: Study, domain: SpaceDomain, trials: list[Trial]) -> None:
     """Refuse a study whose trials are not of its space: a stranger may have written anything there."""
     dimensions = {dim.name: dim for dim, _ in domain.dimensions}
+    right: set[tuple[str, type, object]] = set()  # of many trials, few values differ
     for trial in trials:
         for name, value in (trial.point or {}).items():
-            if name not in dimensions or not contains(dimensions[name], value):
+            if (name, type(value), value) in right:
+                continue
+            if name in dimensions and contains(dimensions[name], value):
+                right.add((name, type(value), value))
+            else:
                 what = f"{name} {value!r}, which is no value of its space"
                 raise StudyError(f"{study.storage.name}: trial {trial.number} has {what}. It is left as it is.")
         for record in trial.records:
@@ -353,6 +381,7 @@ def mirror(study: Study, domain: SpaceDomain, trials: list[Trial]) -> Iterator[O
     )
     try:
         tables.reconcile(trials)
+        del trials  # so that they need not be kept while the search runs
         yield tables
     finally:
         tables.close()
@@ -364,12 +393,22 @@ def _engine(
     interrupt: Interrupt,
     note: Callable[[str], None],
     data_path: str | None,
+    measures_on: str | None,
     black_box: Path,
+    tallies: Tallies,
 ) -> None:
     if options.engine == "inline":
         from mlpspace.engines import inline
 
-        inline.run(search, device=options.device, interrupted=lambda: interrupt.seen, note=note, black_box=black_box)
+        inline.run(
+            search,
+            device=options.device,
+            interrupted=lambda: interrupt.seen,
+            note=note,
+            black_box=black_box,
+            tallies=tallies,
+            measures_on=measures_on,
+        )
         return
     from mlpspace.engines import ray_tune
 
@@ -379,8 +418,9 @@ def _engine(
         address=options.address,
         device=options.device,
         data_path=data_path,
+        measures_on=measures_on,
     )
-    ray_tune.run(search, wanted=wanted, interrupted=lambda: interrupt.seen, note=note)
+    ray_tune.run(search, wanted=wanted, interrupted=lambda: interrupt.seen, note=note, tallies=tallies)
 
 
 @contextmanager
@@ -411,7 +451,7 @@ def _outcome(
         words += ["--data", f"{name}={path}"]
     if options.named:
         words += ["--study", str(study.folder)]
-    for flag in ("trials", "seed", "sampler", "workers", "gpus_per_worker", "address"):
+    for flag in ("trials", "seed", "sampler", "workers", "gpus_per_worker", "address", "resident"):
         value = getattr(options, flag)
         if value is not None:
             words += [f"--{flag.replace('_', '-')}", f"{value:g}" if isinstance(value, float) else str(value)]

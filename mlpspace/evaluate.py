@@ -5,13 +5,16 @@ from __future__ import annotations
 import gc
 import traceback
 from collections.abc import Generator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
 from mlpspace.architecture import Architecture
+from mlpspace.calibration import is_calibrated
 from mlpspace.counts import counted, profile
 from mlpspace.data import Dataset
-from mlpspace.errors import DeviceLost
+from mlpspace.errors import DeviceLost, UserError
+from mlpspace.fresh_process import FreshProcessError
 from mlpspace.measurement import Assignment, Event, Failure, Measurement, Progress
 from mlpspace.memory import free, out_of_memory
 from mlpspace.nets import build, deploy
@@ -19,7 +22,10 @@ from mlpspace.nets.network import Network
 from mlpspace.objectives import METRICS
 from mlpspace.proxy import train
 from mlpspace.quiet import QuietDevice
-from mlpspace.throughput import OTHERS_PATIENCE_S, measure_throughput
+from mlpspace.remeasure import measured_by_a_fresh_process
+from mlpspace.throughput import measure_throughput
+from mlpspace.timing import OTHERS_PATIENCE_S
+from mlpspace.wall_time import spent
 
 COUNT_TOLERANCE = 1e-3  # relative; more apart, and one of two counts is wrong
 
@@ -27,9 +33,10 @@ COUNT_TOLERANCE = 1e-3  # relative; more apart, and one of two counts is wrong
 def evaluate(
     assignment: Assignment,
     *,
-    dataset: Dataset,
+    dataset: Dataset | None,
     device: torch.device,
     quiet: QuietDevice,
+    measured_on: torch.device | None = None,
     require: Mapping[str, tuple[float, float]] = {},
     patience_s: float = OTHERS_PATIENCE_S,
 ) -> Generator[Event, None, None]:
@@ -42,27 +49,40 @@ def evaluate(
     network is raised: it becomes a Failure, which is then the last event.
 
     Raises:
+        DataError: the images cannot be read any more.
         DeviceLost: every further call in this process would fail; the trial deserves another.
 
     Args:
-        dataset: on `device`.
+        dataset: on `device`; None for an assignment that is to be measured only.
+        quiet: of the device that is measured on, and busy on both; see `QuietBeside`.
+        measured_on: the device that networks are going to run on; None: `device`.
         patience_s: seconds that a throughput measurement waits for other programs to leave the CPU alone.
         require: closed bounds on "throughput" and "peak_memory_mb"; a network outside one is not trained.
     """
     try:
         yield from _evaluate(
-            assignment, dataset=dataset, device=device, quiet=quiet, require=require, patience_s=patience_s
+            assignment,
+            dataset=dataset,
+            device=device,
+            quiet=quiet,
+            measured_on=measured_on or device,
+            require=require,
+            patience_s=patience_s,
         )
         return
+    except UserError:  # images cannot be read, or the clock cannot be calibrated: nothing that the network did
+        raise
     except Exception as error:
         failure = failure_of(error)
         if failure.reason == "error" and isinstance(error, torch.AcceleratorError):  # an illegal access, a lost card
             raise DeviceLost(f"{device} fails: {str(error).splitlines()[0]}") from error
     finally:
         free(device)
+        free(measured_on or device)
     # only here: the error with its frames, and the network in them, is gone by now
     gc.collect()
     free(device)
+    free(measured_on or device)
     yield failure
 
 
@@ -76,12 +96,16 @@ def fresh_network(architecture: Architecture, resolution: int, classes: int, *, 
 def _evaluate(
     assignment: Assignment,
     *,
-    dataset: Dataset,
+    dataset: Dataset | None,
     device: torch.device,
     quiet: QuietDevice,
+    measured_on: torch.device,
     require: Mapping[str, tuple[float, float]],
     patience_s: float,
 ) -> Generator[Event, None, None]:
+    if assignment.remeasure:
+        yield from _measured_again(assignment, measured_on, quiet, patience_s)
+        return
     with quiet.busy():  # on a CPU this too is work that would disturb a measurement
         network = fresh_network(
             assignment.architecture, assignment.resolution, assignment.classes, seed=assignment.seed
@@ -92,18 +116,21 @@ def _evaluate(
         if abs(told - found) > COUNT_TOLERANCE * found:
             yield Failure("error", f"{what}: {told:,} by arithmetic, {found:,} counted in the network")
             return
-    if assignment.throughput_batch is not None:
+    if assignment.deployment is not None:
         yield Progress(phase="throughput", epochs=assignment.epochs[-1])
         with quiet.busy():
             deployed = deploy(network.eval())
-        measured = measure_throughput(
-            deployed,
-            resolution=assignment.resolution,
-            batch=assignment.throughput_batch,
-            device=device,
-            quiet=quiet,
-            patience_s=patience_s,
-        )
+        if not is_calibrated(measured_on, assignment.resolution, assignment.deployment):
+            yield Progress(phase="calibrating", epochs=assignment.epochs[-1])
+        with spent("measuring"), _current(measured_on):
+            measured = measure_throughput(
+                deployed,
+                resolution=assignment.resolution,
+                deployment=assignment.deployment,
+                device=measured_on,
+                quiet=quiet,
+                patience_s=patience_s,
+            )
         del deployed
         yield from measured
         # what other programs slowed down says nothing against a network
@@ -113,21 +140,53 @@ def _evaluate(
         if reasons:
             yield Failure("broken requirement", "; ".join(reasons))
             return
+    if assignment.measure_only:
+        return
+    assert dataset is not None
     yield Progress(phase="training", epochs=assignment.epochs[-1])
     with quiet.busy():
         network = network.to(device)
-    yield from train(
-        network,
-        dataset,
-        recipe=assignment.recipe,
-        epochs=assignment.epochs,
-        seed=assignment.seed,
-        device=device,
-        quiet=quiet,
-        state=assignment.state,
-        timeout_s=assignment.timeout_s,
-        checkpoint_s=assignment.checkpoint_s,
-    )
+    with spent("training"):
+        yield from train(
+            network,
+            dataset,
+            recipe=assignment.recipe,
+            epochs=assignment.epochs,
+            seed=assignment.seed,
+            device=device,
+            quiet=quiet,
+            state=assignment.state,
+            timeout_s=assignment.timeout_s,
+            checkpoint_s=assignment.checkpoint_s,
+        )
+
+
+def _measured_again(
+    assignment: Assignment, device: torch.device, quiet: QuietDevice, patience_s: float
+) -> Generator[Event, None, None]:
+    """The throughput once more."""
+    assert assignment.deployment is not None
+    yield Progress(phase="throughput", epochs=assignment.epochs[-1])
+    try:
+        with spent("measuring"):
+            measured = measured_by_a_fresh_process(
+                assignment.architecture,
+                resolution=assignment.resolution,
+                classes=assignment.classes,
+                deployment=assignment.deployment,
+                device=device,
+                quiet=quiet,
+                patience_s=patience_s,
+            )
+    except FreshProcessError as error:  # then the throughput stays as it is known
+        yield Failure("error", f"a fresh process to measure it again failed: {error}")
+        return
+    yield measured
+
+
+def _current(device: torch.device) -> AbstractContextManager[object]:
+    """Within it a GPU is the one that takes whatever is asked without naming a device, such as a CUDA graph."""
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 
 def _broken(measurement: Measurement, low: float, high: float) -> str | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -43,6 +43,12 @@ class Leaders:
         keep = np.any(self._costs < costs, axis=1) | np.all(self._costs == costs, axis=1)
         self._set([*(each for each, kept in zip(self._members, keep, strict=True) if kept), result])
         return True
+
+    def recall(self, results: Iterable[Result]) -> None:
+        """Begin with these, which all have costs."""
+        self._all = {result.number: result for result in results}
+        if self._all:
+            self._begin_anew()
 
     def stands(self, costs: Costs, disturbed: bool) -> bool:
         """Whether a further network with these costs would be on the front."""

@@ -8,6 +8,8 @@ stand beside them (`optuna_tables`).
 from __future__ import annotations
 
 import functools
+import hashlib
+import itertools
 import json
 import math
 import os
@@ -29,6 +31,7 @@ from mlpspace.ledger_tables import (
     ORIGINS,
     architecture,
     bring_up_to_date,
+    fingerprint,
     measurement,
     progress,
     refused,
@@ -38,6 +41,8 @@ from mlpspace.ledger_tables import (
 from mlpspace.measurement import Assignment, Measurement, Progress
 from mlpspace.storage import Storage, Transactions
 from mlpspace.study_folder import check_folder
+
+LATER_S = 0.2  # what says nothing of a trial's end waits so long for others to be written with
 
 
 @contextmanager
@@ -143,6 +148,7 @@ class _Upserts:
     record: sa.Insert
     record_progress: sa.Insert
     refuse: sa.Insert
+    add_fingerprint: sa.Insert
 
 
 # written once for each of the two: SQLAlchemy then compiles each statement once, which is half of what a write costs
@@ -162,6 +168,7 @@ def _upserts(insert: Callable[[sa.Table], Any]) -> _Upserts:
         _replacing(insert(measurement), list(ONCE.expressions)),
         _replacing(insert(progress), list(progress.primary_key)),
         _replacing(insert(refused), list(refused.primary_key)),
+        insert(fingerprint).on_conflict_do_nothing(),
     )
 
 
@@ -205,13 +212,18 @@ _REPEAT_FAILED = (
     sa.update(trial).where(trial.c.number == sa.bindparam("which")).values(repeat_failed=sa.bindparam("why_not"))
 )
 _TRANSLATE = sa.update(trial).where(trial.c.number == sa.bindparam("which")).values(point=sa.bindparam("new_point"))
-_REFUSED = sa.select(refused.c.count).where(refused.c.reason == sa.bindparam("which"))
+_REFUSED = sa.select(refused.c.reason, refused.c.count)
 _SEEN = sa.update(session).where(session.c.id == sa.bindparam("which")).values(seen=sa.bindparam("seen"))
+_WALL_TIME = sa.update(session).where(session.c.id == sa.bindparam("which")).values(wall_time=sa.bindparam("told"))
 
 
 class Writer:
     """What a search may write. Every method is one committed transaction, and one that may be repeated: where the word
-    that it is committed is lost on its way from a server, it is done again."""
+    that it is committed is lost on its way from a server, it is done again.
+
+    `record_progress` and `refuse` are none of their own: they are in the next one, which comes within LATER_S where
+    anything comes at all. A thousand workers tell of more epochs a second than commits are good for.
+    """
 
     def __init__(
         self,
@@ -225,8 +237,12 @@ class Writer:
         self.transactions = transactions
         self._upserts = _upserts(storage.insert)
         self._session_id = session_id
+        self._fingerprints: set[str] = set()  # that are in the ledger
         self._session_started = session_started
         self._clock = clock
+        self._later: list[tuple[sa.Executable, Mapping[str, Any]]] = []  # to be written with what comes next
+        self._written = -math.inf  # when
+        self._refused: dict[str, int] | None = None  # by reason, once that was asked
 
     def begin(
         self,
@@ -281,10 +297,12 @@ class Writer:
             (self._upserts.begin, row | {"number": assignment.trial, "started": now, "resumed": now}),
             (_FORGET_BEYOND, beyond),
             now=now,
+            durable=False,  # nothing was done on it yet
         )
 
     def record(self, assignment: Assignment, measured: Measurement) -> None:
-        """A measurement of the trial; the same one of the same attempt replaces itself."""
+        """A measurement of the trial; the same one of the same attempt replaces itself. One that took training survives
+        a power cut."""
         row = {f: getattr(measured, f) for f in Measurement.__dataclass_fields__}
         row |= {
             "trial": assignment.trial,
@@ -296,21 +314,31 @@ class Writer:
             "seed": assignment.seed,
             "repeat": assignment.repeat,
         }
-        self._write((self._upserts.record, {name: _known(value) for name, value in row.items()}))
+        steps = [(self._upserts.record, row)]
+        # one that was read from the ledger has the id of its circumstances in the place of them
+        if measured.fingerprint is not None and measured.fingerprint.startswith("{"):
+            row["fingerprint"] = hashlib.sha256(measured.fingerprint.encode()).hexdigest()[:12]
+            if row["fingerprint"] not in self._fingerprints:
+                new = {"id": row["fingerprint"], "json": measured.fingerprint}
+                steps.insert(0, (self._upserts.add_fingerprint, new))
+        told = ((statement, {name: _known(value) for name, value in each.items()}) for statement, each in steps)
+        self._write(*told, durable=measured.rung is not None)
+        if measured.fingerprint is not None:
+            self._fingerprints.add(row["fingerprint"])
 
     def record_progress(self, assignment: Assignment, told: Progress) -> None:
         """A finished epoch, for the trial's curve. Of a training anew nothing is kept: the curve is the trial's."""
-        if assignment.repeat:
+        if not assignment.repeat:
+            row = {
+                "trial": assignment.trial,
+                "attempt": assignment.attempt,
+                "epoch": told.epoch,
+                "loss": _known(told.loss),
+                "accuracy": _known(told.accuracy),
+            }
+            self._later.append((self._upserts.record_progress, row))
+        if not 0 <= self._clock() - self._written < LATER_S:
             self.heartbeat()
-            return
-        row = {
-            "trial": assignment.trial,
-            "attempt": assignment.attempt,
-            "epoch": told.epoch,
-            "loss": _known(told.loss),
-            "accuracy": _known(told.accuracy),
-        }
-        self._write((self._upserts.record_progress, row), durable=False)
 
     def finish(
         self,
@@ -335,7 +363,8 @@ class Writer:
 
     def lost(self, number: int) -> None:
         """The worker that had the trial died."""
-        deaths = self._look_up(_DEATHS, number) + 1  # and not one more than the row says: that may be said twice
+        # and not one more than the row says: that may be said twice
+        deaths = self.transactions.run(lambda told: told.scalar(_DEATHS, {"which": number}) or 0) + 1
         self._write((_LOST, {"which": number, "now_dead": deaths}))
 
     def translate(self, points: Mapping[int, Mapping[str, Any]]) -> None:
@@ -351,7 +380,14 @@ class Writer:
 
     def refuse(self, reason: str, count: int = 1) -> None:
         """So many draws were refused before they became trials."""
-        self._write((self._upserts.refuse, {"reason": reason, "count": self._look_up(_REFUSED, reason) + count}))
+        if self._refused is None:
+            self._refused = dict(self.transactions.run(lambda told: told.execute(_REFUSED).tuples().all()))
+        self._refused[reason] = self._refused.get(reason, 0) + count
+        self._later.append((self._upserts.refuse, {"reason": reason, "count": self._refused[reason]}))
+
+    def keep_wall_time(self, told: Mapping[str, Any]) -> None:
+        """Where the time of this session went so far: see `wall_time.Tallies`."""
+        self._write((_WALL_TIME, {"which": self._session_id, "told": json.dumps(told)}), durable=False)
 
     def heartbeat(self) -> None:
         """Nothing to write, but the search lives: `elapsed_seconds` counts up to here."""
@@ -366,21 +402,26 @@ class Writer:
         """Time that all sessions of this study have searched, up to the last write."""
         return self.transactions.run(lambda connection: float(connection.execute(ELAPSED_SECONDS).scalar_one()))
 
-    def _look_up(self, count: sa.Select[Any], which: int | str) -> int:
-        """A count as it stands; 0: there is none. Nobody else writes between this and what follows."""
-        return self.transactions.run(lambda connection: connection.scalar(count, {"which": which}) or 0)
-
     def _write(
         self, *steps: tuple[sa.Executable, Mapping[str, Any]], now: float | None = None, durable: bool = True
     ) -> list[int]:
         """One transaction, as of `now`. Returns how many rows each step met."""
-        seen = {"which": self._session_id, "seen": self._clock() if now is None else now}
+        at = self._clock() if now is None else now
+        later = [
+            (statement, [dict(row) for _, row in rows])
+            for statement, rows in itertools.groupby(self._later, key=lambda step: step[0])
+        ]
 
         def take(connection: sa.Connection) -> list[int]:
-            connection.execute(_SEEN, seen)
+            connection.execute(_SEEN, {"which": self._session_id, "seen": at})
+            for statement, rows in later:
+                connection.execute(statement, rows)
             return [connection.execute(statement, row).rowcount for statement, row in steps]
 
-        return self.transactions.run(take, durable=durable)
+        met = self.transactions.run(take, durable=durable)
+        self._later.clear()
+        self._written = at
+        return met
 
 
 def _known(value: Any) -> Any:

@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from mlpspace.damaged_file import hint
 from mlpspace.errors import StudyError, printable
 from mlpspace.fields import OneOf, Real, Whole
@@ -49,6 +51,7 @@ _MOST_KNOWN = 1000  # of a column: most columns hold few values, and the others 
 
 _COUNT = _Column(Whole(0))
 _TEXT, _NUMBER, _NOTE = _Column(_Text()), _Column(Real(-1e300, 1e300)), _Column(_Text(), or_null=True)
+_SPENT = Real(0.0, 1e12)
 _TIME = Real(-6e10, 2e11)  # seconds since 1970; a clock may be wrong by anything but that: no date is beyond
 
 _TRIAL = {
@@ -92,13 +95,21 @@ _MEASUREMENT = {
     "epochs": _Column(Whole(0), or_null=True),
     "data": _NOTE,
     "micro_batch": _Column(Whole(0), or_null=True),
+    "reference": _Column(Real(0.0, above=True), or_null=True),
+    "runtime": _NOTE,
+    "fingerprint": _NOTE,
     "attempt": _COUNT,
     "dataset": _TEXT,
     "resolution": _COUNT,
     "seed": _Column(Whole(0, 2**63 - 1)),
     "repeat": _COUNT,
 }
-_VALUES = {"accuracy": Real(0.0, 100.0), "throughput": Real(0.0, above=True), "peak_memory_mb": Real(0.0)}
+_VALUES = {
+    "accuracy": Real(0.0, 100.0),
+    "throughput": Real(0.0, above=True),
+    "peak_memory_mb": Real(0.0),
+    "energy_mj": Real(0.0),
+}
 _PROGRESS = {
     "trial": _COUNT,
     "epoch": _COUNT,
@@ -114,8 +125,10 @@ _SESSION = {
     "command": _TEXT,
     "total": _Column(Whole(0), or_null=True),
     "manifest": _NOTE,
+    "wall_time": _NOTE,
 }
 _REFUSED = {"reason": _TEXT, "count": _COUNT}
+_TABLES = {"trial": _TRIAL, "measurement": _MEASUREMENT, "progress": _PROGRESS}
 
 
 def record(row: Mapping[Any, Any], source: str) -> tuple[int, Record]:
@@ -159,7 +172,7 @@ def trials(
         number = told["number"]
         if number in found:
             raise _strange(f"{what} is there twice", source)
-        told["point"] = None if told["point"] is None else _point(told["point"], what, source)
+        told["point"] = point(told["point"], number, source)
         told |= {"records": tuple(records.get(number, ())), "curve": tuple(curves.get(number, ()))}
         found[number] = Trial(**told, source=source)
     strays = sorted({*records, *curves} - found.keys())
@@ -168,12 +181,96 @@ def trials(
     return list(found.values())
 
 
+def fit(columns: Mapping[str, Sequence[Any]], table: str) -> dict[str, np.ndarray] | None:
+    """Whether `record`, `epoch` or `trials` would take all rows of whole columns of their table, as far as a column
+    alone can tell, at a tenth of the time. None: not; else those that are numbers, as such, NaN for what is none."""
+    told = {}
+    for name, values in columns.items():
+        column = _TABLES[table][name]
+        if isinstance(column.takes, Whole | Real | _Loss):
+            numbers = _numbers(column, values)
+            if numbers is None:
+                return None
+            told[name] = numbers
+        elif not _words_fit(column, values):
+            return None
+    return told
+
+
+def texts_printable(columns: Mapping[str, Sequence[Any]], table: str) -> dict[str, list[Any]]:
+    """Columns that fit, their texts in characters that can be printed."""
+    told = {}
+    for name, values in columns.items():
+        takes = _TABLES[table][name].takes
+        told[name] = _printable(values, lines=takes.lines) if isinstance(takes, _Text) else list(values)
+    return told
+
+
+def values_fit(metric: str, values: np.ndarray) -> bool:
+    """Whether all of these are values of that metric."""
+    return not len(values) or not any(_VALUES[metric].complaint(float(end)) for end in (values.min(), values.max()))
+
+
+def _numbers(column: _Column, values: Sequence[Any]) -> np.ndarray | None:
+    kinds = set(map(type, values))
+    has_none = column.or_null and type(None) in kinds
+    if has_none:
+        kinds.remove(type(None))
+    whole = isinstance(column.takes, Whole)
+    if not kinds <= ({int} if whole else {int, float}):
+        return None
+    told = np.array(values, dtype=np.int64 if whole and not has_none else np.float64)
+    known = told[~np.isnan(told)] if has_none else told
+    if len(known) and not isinstance(column.takes, _Loss):
+        # it takes a range, so that all do if both ends do; and NaN comes out as both
+        ends = known.min(), known.max()
+        if any(column.takes.complaint(int(end) if whole else end.item()) for end in ends):
+            return None
+    return told
+
+
+def _words_fit(column: _Column, values: Sequence[Any]) -> bool:
+    kinds = set(map(type, values)) - ({type(None)} if column.or_null else set())
+    if isinstance(column.takes, OneOf):
+        return kinds <= {str} and set(values) - {None} <= set(column.takes.words)
+    return kinds <= {str}
+
+
+def _printable(values: Sequence[Any], *, lines: bool) -> list[Any]:
+    told = list(values)
+    joined = "".join(filter(None, told))
+    if not joined:
+        return told
+    if joined.isascii():
+        characters = np.frombuffer(joined.encode("ascii"), dtype=np.uint8)
+        if characters.min() >= ord(" ") and characters.max() <= ord("~"):  # nearly always
+            return told
+    return [text if text is None or text.isprintable() else _written_out(text, lines=lines) for text in told]
+
+
+def _written_out(text: str, *, lines: bool) -> str:
+    return printable(text) if lines else printable(text).replace("\n", "\\n")
+
+
 def session(row: Mapping[Any, Any], source: str) -> dict[str, Any]:
     """A row of `session`, its manifest read."""
     what = f"session {_short(row['number'])}"
     told = _checked(row, _SESSION, what, source)
     if told["manifest"] is not None:
         told["manifest"] = json_object(told["manifest"], f"{source}: the manifest of {what}")
+    if told["wall_time"] is not None:
+        told["wall_time"] = _wall_time(told["wall_time"], what, source)
+    return told
+
+
+def _wall_time(text: str, what: str, source: str) -> dict[str, Any]:
+    """{"workers": {name: {kind: seconds}}, "driver": {kind: seconds}}."""
+    told = json_object(text, f"{source}: the wall time of {what}")
+    workers, driver = told.get("workers"), told.get("driver")
+    accounts = [driver, *workers.values()] if isinstance(workers, dict) else [None]
+    for account in accounts:
+        if not isinstance(account, dict) or any(map(_SPENT.complaint, account.values())):
+            raise _strange(f"the wall time of {what}: {_short(account)} is no account of seconds", source)
     return told
 
 
@@ -209,6 +306,8 @@ def json_object(text: str, what: str) -> dict[str, Any]:
         raise StudyError(f"{what} is no JSON ({error}). It is left as it is.") from None
     if not isinstance(told, dict):
         raise StudyError(f"{what} is a JSON {type(told).__name__}, not an object. It is left as it is.")
+    if _NESTED.isdisjoint(map(type, told.values())):  # nearly always
+        return told
     level: list[Any] = [told]
     for _ in range(_DEEPEST):
         level = [inner for each in level for inner in (each.values() if isinstance(each, dict) else each)]
@@ -219,6 +318,8 @@ def json_object(text: str, what: str) -> dict[str, Any]:
 
 
 _DEEPEST = 20
+_NESTED = {dict, list}
+_JSON = json.JSONDecoder()
 
 
 def _checked(row: Mapping[Any, Any], columns: Mapping[str, _Column], what: str, source: str) -> dict[str, Any]:
@@ -236,14 +337,29 @@ def _checked(row: Mapping[Any, Any], columns: Mapping[str, _Column], what: str, 
         if complaint:
             raise _strange(f"{what}: {name} {_short(value)} {complaint}", source)
         if isinstance(column.takes, _Text) and not value.isprintable():
-            value = printable(value) if column.takes.lines else printable(value).replace("\n", "\\n")
+            value = _written_out(value, lines=column.takes.lines)
         elif is_plain and len(column.known) < _MOST_KNOWN:
             column.known.add(value)
         told[name] = value
     return told
 
 
-def _point(text: str, what: str, source: str) -> dict[str, Any]:
+def point(text: str | None, number: int, source: str) -> dict[str, Any] | None:
+    """What the sampler drew for a trial; None: nothing, it is a fixed point outside the space.
+
+    Args:
+        text: of the ledger, in characters that can be printed.
+    """
+    if text is None:
+        return None
+    try:
+        told, end = _JSON.raw_decode(text)
+    except (ValueError, RecursionError):
+        told, end = None, 0
+    plain = type(told) is dict and _NESTED.isdisjoint(map(type, told.values()))
+    if plain and end == len(text) and "\\" not in text:  # nearly always; what is not escaped can be printed
+        return dict(told)
+    what = f"trial {number}"
     told = json_object(text, f"{source}: the point of {what}")
     for name, value in told.items():
         if isinstance(value, dict | list):

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 
 from mlpspace.errors import StudyError
 
-VERSION = 3  # of the tables below; where it stands is the storage's business
+VERSION = 4  # of the tables below; where it stands is the storage's business
 ENDED = ("complete", "paused", "stopped", "infeasible")  # paused: at a rung, and may go on; stopped: will not
 ORIGINS = ("fixed point", "sampler")
 
@@ -77,6 +77,9 @@ measurement = sa.Table(
     sa.Column("seconds", sa.Float, nullable=False),
     sa.Column("repeat", WHOLE, nullable=False, server_default="0"),  # k: of the k-th training anew
     sa.Column("micro_batch", WHOLE),  # null: the batch fitted
+    sa.Column("reference", sa.Float),  # images/s of the reference network; null for what is no throughput
+    sa.Column("runtime", sa.Text),
+    sa.Column("fingerprint", sa.Text),  # of the device, an id; null for what is not timed
 )
 # null is unequal to null in an index, so a plain primary key would take the throughput of an attempt twice
 ONCE = sa.Index(
@@ -87,6 +90,13 @@ ONCE = sa.Index(
     sa.func.coalesce(measurement.c.rung, sa.literal_column("-1")),
     measurement.c.repeat,
     unique=True,
+)
+
+fingerprint = sa.Table(  # few: the circumstances under which something was timed
+    "fingerprint",
+    tables,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("json", sa.Text, nullable=False),  # `fingerprint.Fingerprint`
 )
 
 progress = sa.Table(
@@ -117,6 +127,7 @@ session = sa.Table(
     sa.Column("command", sa.Text, nullable=False),
     sa.Column("total", WHOLE),  # trials that it was after
     sa.Column("manifest", sa.Text),  # JSON: versions, machine, devices of this session
+    sa.Column("wall_time", sa.Text),  # JSON: where the time of its workers and its driver went; see `wall_time`
 )
 
 TOTAL = sa.select(session.c.total).order_by(session.c.id.desc()).limit(1)
@@ -137,6 +148,12 @@ _NEW: dict[int, dict[sa.Column[Any], sa.ColumnElement[Any]]] = {  # version -> w
         trial.c.gain: sa.null(),
         trial.c.repeat_failed: sa.null(),
         session.c.manifest: sa.null(),
+    },
+    4: {
+        session.c.wall_time: sa.null(),
+        measurement.c.reference: sa.null(),
+        measurement.c.runtime: sa.null(),
+        measurement.c.fingerprint: sa.null(),
     },
 }
 
@@ -169,6 +186,8 @@ def bring_up_to_date(connection: sa.Connection, version: int) -> None:
         for column in columns:
             definition = sa.schema.CreateColumn(column).compile(dialect=connection.dialect)
             connection.exec_driver_sql(f"ALTER TABLE {column.table.name} ADD COLUMN {definition}")
+        if since == 4:
+            fingerprint.create(connection)
         if since == 2:
             connection.execute(sa.update(trial).values(seconds=columns[trial.c.seconds]))
             ONCE.drop(connection)

@@ -52,6 +52,8 @@ def result_line(result: Result, total: int, front: list[Result], metrics: list[s
 def _cut_short(result: Result) -> str:
     """Why a line is not of a training that came to its end; empty if it is."""
     why = f", {result.reason}" if result.reason else ""
+    if result.measurements > 1:
+        return f"throughput from {result.measurements} measurements"
     if result.repeat:
         return f"training anew failed{why}" if why else f"mean of {result.repeat + 1} trainings"
     if result.state == "complete":
@@ -187,7 +189,9 @@ def _running_cells(running: Running) -> tuple[str, str, str, str]:
     progress = running.progress
     what = "waiting"
     if progress is not None:
-        what = {"data": "reading data", "throughput": "measuring"}.get(progress.phase, progress.phase)
+        what = "reading data" if progress.share is None else f"decoding {progress.share:.0%}"
+        words = {"data": what, "throughput": "measuring", "calibrating": "calibrating the clock"}
+        what = words.get(progress.phase, progress.phase)
         if progress.epochs:
             what = f"epoch {progress.epoch} of {progress.epochs}"
     accuracy = f"{running.curve[-1]:.2f}" if running.curve else ""

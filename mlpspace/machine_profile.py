@@ -18,9 +18,12 @@ from mlpspace.evaluate import failure_of
 from mlpspace.measurement import Failure, Measurement
 from mlpspace.memory import free
 from mlpspace.nets import build, deploy
+from mlpspace.objectives import Deployment
+from mlpspace.peak_memory import peak_bytes
 from mlpspace.quiet import QuietDevice
 from mlpspace.subjects import Subject
-from mlpspace.throughput import LESS_PATIENCE_S, OTHERS_PATIENCE_S, measure_throughput, peak_bytes
+from mlpspace.throughput import measure_throughput
+from mlpspace.timing import LESS_PATIENCE_S, OTHERS_PATIENCE_S
 
 ROUNDS = 3  # through all networks, so that a drift of the machine hits them alike
 LONG_S = 20.0  # a measurement that takes longer has seen the drift itself, and is not made again
@@ -135,15 +138,15 @@ def _throughput(
 ) -> tuple[Measurement, Measurement]:
     with quiet.busy():
         network = _deployed(row.subject)
-    return measure_throughput(
+    speed, memory, *_ = measure_throughput(
         network,
         resolution=row.subject.resolution,
-        batch=row.batch,
+        deployment=Deployment(batch=row.batch, precision=row.precision),
         device=device,
         quiet=quiet,
-        precision=row.precision,
         patience_s=patience_s,
     )
+    return speed, memory
 
 
 def _deployed(subject: Subject) -> nn.Module:

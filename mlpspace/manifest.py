@@ -24,7 +24,8 @@ from mlpspace.errors import StudyError, printable
 
 PACKAGES = (
     *("mlpspace", "torch", "optuna", "ray", "pandas", "ptflops", "pyyaml", "sqlalchemy", "numpy", "click", "rich"),
-    *("matplotlib", "pyarrow", "pillow", "mlxtend", "scikit-learn", "threadpoolctl", "scipy", "timm", "psycopg"),
+    *("matplotlib", "pyarrow", "pillow", "mlxtend", "scikit-learn", "threadpoolctl", "scipy", "nvidia-ml-py", "timm"),
+    "psycopg",
 )
 DIFF_CHARACTERS = 1_000_000  # of a diff are kept; the rest is cut off, with a word
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from mlpspace.architecture import Architecture
+from mlpspace.objectives import Deployment
 from mlpspace.recipe import Recipe
 
 
@@ -26,10 +27,13 @@ class Assignment:
     validation: float  # share of the training set that is held out
     epochs: tuple[int, ...]  # the rungs, rising; training ends with the last
     seed: int
-    throughput_batch: int | None  # images at once when throughput is measured; None: it is not measured
+    deployment: Deployment | None  # how throughput is measured; None: it is not measured
+    measure_only: bool = False  # throughput and memory; another worker trains it
     timeout_s: float | None = None  # wall time that the training may take in all; None: no limit
     checkpoint_s: float = 15.0  # wall time between two checkpoints, about
-    repeat: int = 0  # 0: the trial itself; k: its k-th training anew, with another seed
+    resident: int | None = None  # bytes of images that may lie on the device; None: a quarter of its free memory
+    repeat: int = 0  # 0: the trial itself; k: its k-th training anew, with another seed, or its k-th measuring
+    remeasure: bool = False  # throughput alone, by a fresh process
     state: bytes | None = field(default=None, repr=False, compare=False)  # to go on from: see `Checkpoint`
 
 
@@ -37,7 +41,8 @@ class Assignment:
 class Measurement:
     """One number with its circumstances; what the front may compare hangs on them.
 
-    `metric` is one of accuracy (%, validation split), throughput (images/s, deployed form), peak_memory_mb.
+    `metric` is one of accuracy (%, validation split), throughput (images/s, deployed form), peak_memory_mb, energy_mj
+    (an image's).
     `low` and `high` bound it: one standard error either side for accuracy, the 95 % interval of the median for
     throughput. `rung` counts from 0; `rung` and `epochs` are None for what needs no training.
     """
@@ -56,6 +61,9 @@ class Measurement:
     epochs: int | None = None
     data: str | None = None  # fingerprint of the images it was trained and validated on
     micro_batch: int | None = None  # images at once where the batch did not fit and gradients were added up
+    reference: float | None = None  # of a throughput: images/s of the reference network that it is scaled to
+    runtime: str | None = None  # of a throughput: "plain" or "cuda graph"
+    fingerprint: str | None = None  # JSON of `fingerprint.Fingerprint`: the device's clocks, driver, libraries
 
     @property
     def disturbed(self) -> bool:
@@ -72,6 +80,7 @@ class Progress:
     epochs: int = 0
     loss: float | None = None
     accuracy: float | None = None  # %, validation split
+    share: float | None = None  # of a dataset that is being decoded: how much of it is, 0 to 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,7 @@ METRICS: dict[str, Metric] = {
     "params": Metric("minimize", ""),
     "macs": Metric("minimize", ""),
     "peak_memory_mb": Metric("minimize", "MB", measured=True),
+    "energy_mj": Metric("minimize", "mJ/image", measured=True),  # where the device counts it
 }
 
 
@@ -47,6 +48,16 @@ class Objective:
         if self.scale == "log":
             value = math.log10(value) if value > 0 else -math.inf
         return float(-value if self.goal == "maximize" else value)
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """How networks are going to be used: throughput and memory are measured so."""
+
+    batch: int = 64  # images at once
+    precision: str | None = None  # "fp32" or "bf16"; None: the one that pays on the device
+    compile: bool = False  # by torch.compile
+    device: str | None = None  # a word of its name, or "cpu"; None: the one that trains
 
 
 def corner(objectives: Sequence[Objective]) -> tuple[float, ...]:

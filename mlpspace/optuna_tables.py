@@ -19,6 +19,7 @@ import math
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
+from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -67,6 +68,8 @@ class OptunaTables:
         told = sa.MetaData()
         told.reflect(self.transactions.engine, only=lambda name, _: name.startswith("trial") and name != "trial")
         self._tables = told.tables
+        self._sql = _statements(storage, told.tables, self._study_id)
+        self._told_of: dict[str, tuple[BaseDistribution, str]] = {}  # name -> distribution, and its JSON
         self._ids: dict[int, int] = {number: trial_id for number, trial_id, _ in self._run(self._rows)}
 
     def begin(
@@ -86,20 +89,10 @@ class OptunaTables:
         Raises:
             StudyError: Optuna's next number is another one, as something else has written to its tables.
         """
-        from optuna.distributions import distribution_to_json
-
         if number in self._ids:
             return
-        distributions = self._distributions_of(point)
-        assert point.keys() == distributions.keys()
-        drawn = [
-            {
-                "param_name": name,
-                "param_value": distributions[name].to_internal_repr(value),
-                "distribution_json": distribution_to_json(distributions[name]),
-            }
-            for name, value in point.items()
-        ]
+        drawn = self._drawn(point)
+        attrs = [{"of_key": key, "json": json.dumps(value)} for key, value in (user_attrs or {}).items()]
         at = datetime.now() if started is None else datetime.fromtimestamp(started)
         tried = False
 
@@ -109,17 +102,16 @@ class OptunaTables:
             if number in known:  # it was committed, and just the word of it was lost
                 return known[number]
             tried = True
-            trials = self._tables["trials"]
-            held = sa.select(sa.func.count()).where(trials.c.study_id == self._study_id)
-            if connection.execute(held).scalar_one() != number:
+            latest = connection.scalar(self._sql.latest)
+            if (-1 if latest is None else latest) != number - 1:
                 raise self._not_ours(number)
             row = {"number": number, "study_id": self._study_id, "state": "RUNNING", "datetime_start": at}
-            key = connection.execute(sa.insert(trials).values(row)).inserted_primary_key
+            key = connection.execute(self._sql.add, row).inserted_primary_key
             assert key is not None
             if drawn:
-                rows = [{**each, "trial_id": key[0]} for each in drawn]
-                connection.execute(sa.insert(self._tables["trial_params"]), rows)
-            self._set_attrs(connection, "trial_user_attributes", key[0], user_attrs or {})
+                connection.execute(self._sql.add_params, [{**each, "trial_id": key[0]} for each in drawn])
+            if attrs:
+                connection.execute(self._sql.set_attr, [{**each, "of_trial": key[0]} for each in attrs])
             return int(key[0])
 
         self._ids[number] = self._run(add)
@@ -133,7 +125,8 @@ class OptunaTables:
         """
 
         def write(connection: sa.Connection) -> None:
-            self._set_attrs(connection, "trial_user_attributes", self._ids[number], {"reason": reason})
+            told = {"of_trial": self._ids[number], "of_key": "reason", "json": json.dumps(reason)}
+            connection.execute(self._sql.set_attr, told)
             self._set_state(connection, number, "PRUNED", ended)
 
         self._run(write)
@@ -143,9 +136,8 @@ class OptunaTables:
         trial_id = self._ids[number]
 
         def write(connection: sa.Connection) -> None:
-            for table, key in (("trial_user_attributes", "reason"), ("trial_system_attributes", "constraints")):
-                c = self._tables[table].c
-                connection.execute(sa.delete(self._tables[table]).where(c.trial_id == trial_id, c.key == key))
+            connection.execute(self._sql.drop_reason, {"of_trial": trial_id})
+            connection.execute(self._sql.drop_constraints, {"of_trial": trial_id})
             self._set_state(connection, number, "RUNNING")
 
         self._run(write)
@@ -156,9 +148,10 @@ class OptunaTables:
 
         def write(connection: sa.Connection) -> None:
             if values is None:
-                self._set_attrs(connection, "trial_user_attributes", trial_id, {"reason": reason} if reason else {})
-                # a positive constraint is a broken one; Optuna 5 still reads this key, optuna-dashboard no other
-                self._set_attrs(connection, "trial_system_attributes", trial_id, {"constraints": [1.0]})
+                if reason:
+                    told = {"of_trial": trial_id, "of_key": "reason", "json": json.dumps(reason)}
+                    connection.execute(self._sql.set_attr, told)
+                connection.execute(self._sql.break_constraint, {"of_trial": trial_id})
             else:
                 assert len(values) == len(self.metric_names)
                 assert all(math.isfinite(value) for value in values), values
@@ -166,9 +159,8 @@ class OptunaTables:
                     {"trial_id": trial_id, "objective": i, "value": value, "value_type": "FINITE"}
                     for i, value in enumerate(values)
                 ]
-                table = self._tables["trial_values"]
-                connection.execute(sa.delete(table).where(table.c.trial_id == trial_id))  # if this is said again
-                connection.execute(sa.insert(table), rows)
+                connection.execute(self._sql.drop_values, {"of_trial": trial_id})  # if this is said again
+                connection.execute(self._sql.add_values, rows)
             self._set_state(connection, number, "PRUNED" if values is None else "COMPLETE")
 
         self._run(write)
@@ -228,24 +220,80 @@ class OptunaTables:
             for number, trial_id, state in self._rows(connection)
         }
 
-    def _set_state(self, connection: sa.Connection, number: int, state: str, ended: float | None = None) -> None:
-        trials = self._tables["trials"]
-        at = datetime.now() if ended is None else datetime.fromtimestamp(ended)
-        told = {"state": state, "datetime_complete": None if state == "RUNNING" else at}
-        connection.execute(sa.update(trials).where(trials.c.trial_id == self._ids[number]).values(told))
+    def _drawn(self, point: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """Rows of `trial_params`, without the trial."""
+        from optuna.distributions import distribution_to_json
 
-    def _set_attrs(self, connection: sa.Connection, table: str, trial_id: int, attrs: Mapping[str, Any]) -> None:
-        rows = [{"trial_id": trial_id, "key": key, "value_json": json.dumps(value)} for key, value in attrs.items()]
-        if rows:
-            add = self._storage.insert(self._tables[table])
-            keys, value = ["trial_id", "key"], {"value_json": add.excluded.value_json}
-            connection.execute(add.on_conflict_do_update(index_elements=keys, set_=value), rows)
+        distributions = self._distributions_of(point)
+        assert point.keys() == distributions.keys()
+        rows = []
+        for name, value in point.items():
+            found = distributions[name]
+            known = self._told_of.get(name)
+            if known is None or known[0] is not found:
+                known = self._told_of[name] = found, distribution_to_json(found)
+            row = {"param_name": name, "param_value": found.to_internal_repr(value), "distribution_json": known[1]}
+            rows.append(row)
+        return rows
+
+    def _set_state(self, connection: sa.Connection, number: int, state: str, ended: float | None = None) -> None:
+        at = datetime.now() if ended is None else datetime.fromtimestamp(ended)
+        told = {"of_trial": self._ids[number], "now": state, "at": None if state == "RUNNING" else at}
+        connection.execute(self._sql.set_state, told)
 
     def _not_ours(self, number: int) -> StudyError:
         return StudyError(
             f"{self._storage.name}: trial {number} of Optuna's tables was not made by mlpspace. One study has one"
             " driver: optuna-dashboard and optuna.load_study may read it, not add to it. It is left as it is."
         )
+
+
+@dataclass(frozen=True)
+class _Statements:
+    """What is written for a trial: made once, as to make a statement takes longer than to carry it out."""
+
+    latest: sa.Select[Any]
+    add: sa.Insert
+    add_params: sa.Insert
+    set_attr: sa.Insert
+    break_constraint: sa.Insert
+    drop_reason: sa.Delete
+    drop_constraints: sa.Delete
+    drop_values: sa.Delete
+    add_values: sa.Insert
+    set_state: sa.Update
+
+
+def _statements(storage: Storage, tables: Mapping[str, sa.Table], study_id: int) -> _Statements:
+    trials, values = tables["trials"], tables["trial_values"]
+    user, system = tables["trial_user_attributes"], tables["trial_system_attributes"]
+    of_trial: sa.BindParameter[Any] = sa.bindparam("of_trial")
+
+    def upsert(table: sa.Table, key: Any, told: Any) -> sa.Insert:
+        add = storage.insert(table).values(trial_id=of_trial, key=key, value_json=told)
+        replaced: sa.Insert = add.on_conflict_do_update(
+            index_elements=["trial_id", "key"], set_={"value_json": add.excluded.value_json}
+        )
+        return replaced
+
+    def drop(table: sa.Table, key: str) -> sa.Delete:
+        return sa.delete(table).where(table.c.trial_id == of_trial, table.c.key == key)
+
+    return _Statements(
+        sa.select(trials.c.number).where(trials.c.study_id == study_id).order_by(trials.c.trial_id.desc()).limit(1),
+        sa.insert(trials),
+        sa.insert(tables["trial_params"]),
+        upsert(user, sa.bindparam("of_key"), sa.bindparam("json")),
+        # a positive constraint is a broken one; Optuna 5 still reads this key, optuna-dashboard no other
+        upsert(system, "constraints", json.dumps([1.0])),
+        drop(user, "reason"),
+        drop(system, "constraints"),
+        sa.delete(values).where(values.c.trial_id == of_trial),
+        sa.insert(values),
+        sa.update(trials)
+        .where(trials.c.trial_id == of_trial)
+        .values(state=sa.bindparam("now"), datetime_complete=sa.bindparam("at")),
+    )
 
 
 def _open(storage: Storage, study_name: str, directions: Sequence[str], metric_names: tuple[str, ...]) -> int:

@@ -10,15 +10,18 @@ from __future__ import annotations
 import itertools
 import math
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from mlpspace.comparable import Reached
 from mlpspace.errors import UserError
-from mlpspace.front import Entry, Front
+from mlpspace.front import Front
 from mlpspace.objectives import METRICS, Objective
+from mlpspace.trial_columns import Flags, Floats, Ints
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -35,6 +38,8 @@ _INK, _FRONT, _PARTIAL, _FIXED, _FAINT = "#222222", "#1f5fa8", "#7a4fa3", "#d954
 
 _INCHES = (7.6, 5.0)
 _AS_IT_IS: dict[str, Any] = {"parse_math": False}  # of a text that may have a $ in it, such as a folder's name
+
+_MOST_DOTS = 5000  # that are drawn as lines
 
 Corner = tuple[float, float]
 
@@ -84,33 +89,59 @@ def save(figure: Figure, path: Path) -> None:
         raise UserError(f"{path} cannot be written ({error.strerror}).") from None
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Places:
+    """Where the networks are on the axes: (p,) each, in the order of the front's entries."""
+
+    x: Floats
+    y: Floats
+    bar_x: tuple[Floats, Floats]  # the ends of the error bars; NaN: it is exact
+    bar_y: tuple[Floats, Floats]
+    on_front: Flags
+    fixed: Flags  # which are published networks
+    stays: Flags  # which went no further than the front's rung, where that is one of partial trainings
+
+    @staticmethod
+    def of(front: Front, across: Objective, down: Objective) -> _Places:
+        compared = front.entries.compared
+        reached = Reached.of(front.columns).rung[compared.trials]
+        return _Places(
+            compared.values(across.metric),
+            compared.values(down.metric),
+            compared.bounds(across.metric),
+            compared.bounds(down.metric),
+            front.entries.on_front,
+            compared.labelled,
+            (reached == front.rung) & front.partial,
+        )
+
+
 def _draw(front: Front, figure: Figure, title: str) -> None:
     down, across = _axes_of(front)
     axes = figure.add_subplot()
-    shown = [entry for entry in front.entries if across.metric in entry.values and down.metric in entry.values]
-    points = sorted((e for e in shown if e.on_front), key=lambda entry: entry.values[across.metric])
-    fixed = [entry for entry in shown if entry.trial.label]
-    others = [entry for entry in shown if not entry.on_front and not entry.trial.label]
+    at = _Places.of(front, across, down)
+    points = np.flatnonzero(at.on_front)
+    points = points[np.argsort(at.x[points], kind="stable")]
+    fixed, others = np.flatnonzero(at.fixed), np.flatnonzero(~at.on_front & ~at.fixed)
     color = _PARTIAL if front.partial else _FRONT
 
-    def places(entries: Sequence[Entry]) -> tuple[list[float], list[float]]:
-        return [e.values[across.metric] for e in entries], [e.values[down.metric] for e in entries]
-
-    _scale(axes, "x", across, [x for entry in shown for x in _span(entry, across.metric)], [])
-    _scale(axes, "y", down, [y for entry in [*points, *fixed] for y in _span(entry, down.metric)], places(others)[1])
+    spread = np.concatenate([points, fixed])
+    _scale(axes, "x", across, _known(at.x, *at.bar_x), np.zeros(0))
+    _scale(axes, "y", down, _known(*(values[spread] for values in (at.y, *at.bar_y))), at.y[others])
     low, high = axes.get_ylim()
-    inside = [entry for entry in others if low <= entry.values[down.metric] <= high]
-    here, on_their_way = _by_stay(inside, front)
-    dot: dict[str, Any] = {"s": 16, "alpha": 0.55, "zorder": 2}
-    if on_their_way:
+    is_inside = (low <= at.y[others]) & (at.y[others] <= high)
+    inside, outside = others[is_inside], others[~is_inside]
+    here, on_their_way = inside[at.stays[inside]], inside[~at.stays[inside]]
+    # in a file of lines a hundred thousand dots are as many lines
+    dot: dict[str, Any] = {"s": 16, "alpha": 0.55, "zorder": 2, "rasterized": len(others) > _MOST_DOTS}
+    if len(on_their_way):
         label = "trial that went on" if front.partial else "trial"
-        axes.scatter(*places(on_their_way), color=_FAINT, linewidths=0, label=label, **dot)
-    if here:
+        axes.scatter(at.x[on_their_way], at.y[on_their_way], color=_FAINT, linewidths=0, label=label, **dot)
+    if len(here):
         dot |= {"facecolor": "none", "edgecolor": color, "linewidths": 0.9}
-        axes.scatter(*places(here), label="trial that went no further", **dot)
-    outside = [entry for entry in others if entry not in inside]
-    if outside:
-        nearest = [low if e.values[down.metric] < low else high for e in outside]
+        axes.scatter(at.x[here], at.y[here], label="trial that went no further", **dot)
+    if len(outside):
+        nearest = np.where(at.y[outside] < low, low, high)
         style: dict[str, Any] = {
             "marker": "v",
             "s": 22,
@@ -119,28 +150,29 @@ def _draw(front: Front, figure: Figure, title: str) -> None:
             "linewidths": 0,
             "clip_on": False,
         }
-        axes.scatter(places(outside)[0], nearest, label="trial beyond the axis", zorder=2, **style)
+        axes.scatter(at.x[outside], nearest, label="trial beyond the axis", zorder=2, **style)
     # with more objectives than axes the front is no staircase here
-    drawn = points and len(front.objectives) == 2
-    edge = _staircase(axes, *places(points), across, down, color, dashed=front.partial) if drawn else []
-    sampled = [entry for entry in points if not entry.trial.label]
-    here, on_their_way = _by_stay(sampled, front)
+    drawn = len(points) > 0 and len(front.objectives) == 2
+    corners = (at.x[points].tolist(), at.y[points].tolist())
+    edge = _staircase(axes, *corners, across, down, color, dashed=front.partial) if drawn else []
+    sampled = points[~at.fixed[points]]
+    here, on_their_way = sampled[at.stays[sampled]], sampled[~at.stays[sampled]]
     large: dict[str, Any] = {"s": 34, "zorder": 5}
     label = "on the front of this rung, went on" if front.partial else "on the front"
-    if on_their_way:
-        axes.scatter(*places(on_their_way), color=color, edgecolor="white", linewidth=0.7, label=label, **large)
-    if here:
+    if len(on_their_way):
+        at_places = (at.x[on_their_way], at.y[on_their_way])
+        axes.scatter(*at_places, color=color, edgecolor="white", linewidth=0.7, label=label, **large)
+    if len(here):
         large |= {"facecolor": "white", "edgecolor": color, "linewidth": 1.3}
-        axes.scatter(*places(here), label="on the front of this rung, went no further", **large)
-    on = [entry for entry in fixed if entry.on_front]
-    off = [entry for entry in fixed if not entry.on_front]
+        axes.scatter(at.x[here], at.y[here], label="on the front of this rung, went no further", **large)
+    on, off = fixed[at.on_front[fixed]], fixed[~at.on_front[fixed]]
     diamond: dict[str, Any] = {"marker": "D", "s": 42, "edgecolor": _FIXED, "linewidth": 1.2, "zorder": 6}
-    if on:
-        axes.scatter(*places(on), facecolor=_FIXED, label="published network, on the front", **diamond)
-    if off:
-        axes.scatter(*places(off), facecolor="white", label="published network", **diamond)
-    for entry in [*points, *off]:
-        _error_bars(axes, entry, across, down, _FIXED if entry.trial.label else color)
+    if len(on):
+        axes.scatter(at.x[on], at.y[on], facecolor=_FIXED, label="published network, on the front", **diamond)
+    if len(off):
+        axes.scatter(at.x[off], at.y[off], facecolor="white", label="published network", **diamond)
+    _error_bars(axes, at, sampled, color)
+    _error_bars(axes, at, fixed, _FIXED)
 
     axes.set_xlabel(_axis_label(across), color=_INK)
     axes.set_ylabel(_axis_label(down), color=_INK)
@@ -154,9 +186,10 @@ def _draw(front: Front, figure: Figure, title: str) -> None:
     told.set_in_layout(False)  # a long device name runs out of the picture rather than press it together
     columns = 3 if front.partial else 5
     small: dict[str, Any] = {"fontsize": 8, "handletextpad": 0.3, "columnspacing": 1.4}
-    if shown:
+    if len(at.x):
         figure.legend(loc="outside lower center", ncols=columns, frameon=False, **small)
-    _label(axes, fixed, [*points, *fixed, *inside], edge, across, down)
+    labels = [front.columns.facts["label"][trial] for trial in front.entries.compared.trials[fixed].tolist()]
+    _label(axes, at, dict(zip(fixed.tolist(), labels, strict=True)), np.concatenate([spread, inside]), edge)
 
 
 # --- what the axes are ----------------------------------------------------------------------------------------------
@@ -194,14 +227,14 @@ def _subtitle(front: Front) -> str:
     return "\n".join(lines)
 
 
-def _scale(axes: Axes, which: Literal["x", "y"], objective: Objective, must: list[float], rest: list[float]) -> None:
+def _scale(axes: Axes, which: Literal["x", "y"], objective: Objective, must: Floats, rest: Floats) -> None:
     """Scale and limits of an axis: accuracy linear, all else in factors; all of `must` inside."""
     from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-    if objective.metric == "accuracy" or min([*must, *rest], default=0.0) <= 0:
+    if objective.metric == "accuracy" or np.concatenate([must, rest]).min(initial=np.inf) <= 0 or not len(must):
         axes.set(**{f"{which}lim": _limits(must, rest)})
         return
-    low, high = _limits([math.log10(value) for value in must], [math.log10(value) for value in rest])
+    low, high = _limits(np.log10(must), np.log10(rest))
     axes.set(**{f"{which}scale": "log", f"{which}lim": (10**low, 10**high)})
     decades = high - low
     subs = (1.0,) if decades > 3 else (1.0, 2.0, 5.0) if decades > 0.9 else (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0)
@@ -211,35 +244,21 @@ def _scale(axes: Axes, which: Literal["x", "y"], objective: Objective, must: lis
     axis.set_minor_formatter(NullFormatter())
 
 
-def _span(entry: Entry, metric: str) -> list[float]:
-    """The value and the ends of its error bar."""
-    return [entry.values[metric], *(_bar(entry, metric) or ())]
+def _known(*values: Floats) -> Floats:
+    """All that is no NaN."""
+    joined = np.concatenate(values)
+    return joined[~np.isnan(joined)]
 
 
-def _bar(entry: Entry, metric: str) -> tuple[float, float] | None:
-    """The ends of the error bar; None: it is exact."""
-    if metric == "accuracy" and entry.accuracy is not None:
-        return entry.accuracy.mean - entry.accuracy.error, entry.accuracy.mean + entry.accuracy.error
-    record = entry.records.get(metric)
-    return (record.low, record.high) if record else None
-
-
-def _by_stay(entries: Sequence[Entry], front: Front) -> tuple[list[Entry], list[Entry]]:
-    """Those that went no further than a front of partial trainings, and the others: of a full one, all."""
-    stays = [front.partial and entry.trial.rung == front.rung for entry in entries]
-    here = [entry for entry, is_here in zip(entries, stays, strict=True) if is_here]
-    return here, [entry for entry, is_here in zip(entries, stays, strict=True) if not is_here]
-
-
-def _limits(must: Sequence[float], rest: Sequence[float]) -> tuple[float, float]:
+def _limits(must: Floats, rest: Floats) -> tuple[float, float]:
     """The span of an axis: all of `must`, and of the rest what does not lie farther off than half of that, so that
     a few networks that learned nothing do not press the others into a line."""
-    if not must:
+    if not len(must):
         return 0.0, 1.0
-    low, high = min(must), max(must)
+    low, high = float(must.min()), float(must.max())
     reach = 0.5 * (high - low) or 0.05 * abs(high) or 1.0
-    near = [value for value in rest if low - reach <= value <= high + reach]
-    low, high = min([low, *near]), max([high, *near])
+    near = rest[(low - reach <= rest) & (rest <= high + reach)]
+    low, high = float(near.min(initial=low)), float(near.max(initial=high))
     margin = 0.07 * (high - low) or 0.5 * reach
     return low - margin, high + margin
 
@@ -277,48 +296,45 @@ def _staircase(
     return corners
 
 
-def _error_bars(axes: Axes, entry: Entry, across: Objective, down: Objective, color: str) -> None:
+def _error_bars(axes: Axes, at: _Places, which: Ints, color: str) -> None:
     style: dict[str, Any] = {"color": color, "linewidth": 0.9, "alpha": 0.6, "zorder": 4}
-    x, y = entry.values[across.metric], entry.values[down.metric]
-    if bar := _bar(entry, down.metric):
-        axes.plot([x, x], bar, **style)
-    if bar := _bar(entry, across.metric):
-        axes.plot(bar, [y, y], **style)
+    down, across = (which[~np.isnan(bar[0][which])] for bar in (at.bar_y, at.bar_x))
+    axes.plot(np.tile(at.x[down], (2, 1)), np.stack([bar[down] for bar in at.bar_y]), **style)
+    axes.plot(np.stack([bar[across] for bar in at.bar_x]), np.tile(at.y[across], (2, 1)), **style)
 
 
-def _label(
-    axes: Axes, fixed: list[Entry], shown: list[Entry], edge: list[Corner], across: Objective, down: Objective
-) -> None:
-    """The fixed points' names, each beside its diamond at the nearest place where it covers little."""
+def _label(axes: Axes, at: _Places, labels: Mapping[int, str], shown: Ints, edge: list[Corner]) -> None:
+    """The fixed points' names, each beside its diamond at the nearest place where it covers little.
+
+    Args:
+        labels: entry -> name, of the fixed points.
+        shown: all entries that are drawn.
+    """
     from matplotlib.patheffects import withStroke
-    from matplotlib.transforms import Bbox
 
     figure = axes.figure
     figure.draw_without_rendering()  # type: ignore[union-attr]  # until laid out, nothing can be measured in pixels
     scale = figure.dpi / 72  # pixels of a typographic point
-
-    def pixels(entry: Entry) -> tuple[float, float]:
-        x, y = axes.transData.transform((entry.values[across.metric], entry.values[down.metric]))
-        return float(x), float(y)
-
-    room = axes.get_window_extent()
-    taken = []  # (box, what it costs to cover a square pixel of it)
-    for entry in shown:
-        x, y = pixels(entry)
-        matters = entry.on_front or bool(entry.trial.label)
-        side = (5 if matters else 3) * scale
-        taken.append((Bbox.from_extents(x - side, y - side, x + side, y + side), 1.0 if matters else 0.12))
-    for start, end in itertools.pairwise(axes.transData.transform(edge) if edge else ()):
-        low, high = np.minimum(start, end) - scale, np.maximum(start, end) + scale
-        taken.append((Bbox.from_extents(*low, *high), 1.0))
-    for entry in sorted(fixed, key=pixels):
-        x, y = pixels(entry)
+    room = _box(axes.get_window_extent())
+    where = axes.transData.transform(np.stack([at.x, at.y], axis=1))  # pixels
+    matters = (at.on_front | at.fixed)[shown]
+    side = np.where(matters, 5.0, 3.0)[:, None] * scale
+    boxes = [np.hstack([where[shown] - side, where[shown] + side])]
+    weights = [np.where(matters, 1.0, 0.12)]  # what it costs to cover a square pixel of it
+    if edge:
+        corners = axes.transData.transform(edge)
+        starts, ends = corners[:-1], corners[1:]
+        boxes.append(np.hstack([np.minimum(starts, ends) - scale, np.maximum(starts, ends) + scale]))
+        weights.append(np.ones(len(starts)))
+    taken, weight = np.concatenate(boxes), np.concatenate(weights)
+    for place in sorted(labels, key=lambda place: tuple(where[place])):
+        x, y = where[place].tolist()
         best: tuple[float, Any, Any, int] | None = None
         for reach, angle in itertools.product((8, 16, 28, 44, 64, 90, 120), range(0, 360, 30)):
             across_part, down_part = math.cos(math.radians(angle)), math.sin(math.radians(angle))
             note = axes.annotate(
-                _lines(entry.trial.label or ""),
-                (entry.values[across.metric], entry.values[down.metric]),
+                _lines(labels[place]),
+                (at.x[place], at.y[place]),
                 xytext=(reach * across_part, reach * down_part),
                 textcoords="offset points",
                 ha="left" if across_part > 0.3 else "right" if across_part < -0.3 else "center",
@@ -330,19 +346,21 @@ def _label(
                 zorder=7,
                 **_AS_IT_IS,
             )
-            box = note.get_window_extent().padded(1.5 * scale)
+            extent = note.get_window_extent().padded(1.5 * scale)
             note.remove()
-            covered = sum(weight * _overlap(box, other) for other, weight in taken)
-            beyond = box.width * box.height - _overlap(box, room)
+            box = _box(extent)
+            covered = float(weight @ _overlaps(box[0], taken))
+            beyond = extent.width * extent.height - float(_overlaps(box[0], room)[0])
             cost = covered + 3 * beyond + 2.5 * reach * scale**2
             if best is None or cost < best[0]:
                 best = (cost, note, box, reach)
         assert best is not None
         _, note, box, reach = best
         axes.add_artist(note)
-        taken.append((box, 1.0))
+        taken, weight = np.concatenate([taken, box]), np.append(weight, 1.0)
         if reach > 16:  # too far to be seen as its own without a thread
-            near = min(max(x, box.x0), box.x1), min(max(y, box.y0), box.y1)
+            (left, bottom, right, top) = box[0].tolist()
+            near = min(max(x, left), right), min(max(y, bottom), top)
             ends = axes.transData.inverted().transform([(x, y), near])
             axes.plot(ends[:, 0], ends[:, 1], color=_FIXED, linewidth=0.7, alpha=0.8, zorder=4)
 
@@ -354,8 +372,12 @@ def _lines(label: str) -> str:
     return "\n".join([name, *textwrap.wrap(told, 26)])
 
 
-def _overlap(a: Any, b: Any) -> float:
-    """Area that two boxes share, in square pixels."""
-    width = min(a.x1, b.x1) - max(a.x0, b.x0)
-    height = min(a.y1, b.y1) - max(a.y0, b.y0)
-    return max(0.0, width) * max(0.0, height)
+def _box(extent: Any) -> Floats:
+    """(1, 4): left, bottom, right, top, in pixels."""
+    return np.array([[extent.x0, extent.y0, extent.x1, extent.y1]])
+
+
+def _overlaps(box: Floats, others: Floats) -> Floats:
+    """Area that a box shares with each of others, in square pixels: (4,), (n, 4) -> (n,)."""
+    sides = np.minimum(box[2:], others[:, 2:]) - np.maximum(box[:2], others[:, :2])
+    return np.asarray(np.prod(np.maximum(sides, 0.0), axis=1))

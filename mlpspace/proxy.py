@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import gc
 import io
 import math
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,16 +17,19 @@ from torch.nn import functional
 from torch.optim import SGD, AdamW, Optimizer
 
 from mlpspace.data import Dataset, augment, normalised
-from mlpspace.device import describe, dtype_of, synchronize, training_precision
-from mlpspace.measurement import Checkpoint, Event, Failure, Measurement, Progress
-from mlpspace.memory import free, out_of_memory
+from mlpspace.device import describe, dtype_of, training_precision
+from mlpspace.measurement import Checkpoint, Event, Measurement, Progress
+from mlpspace.memory import MicroBatches, memory_kept
+from mlpspace.nets.network import Network
+from mlpspace.pieces import Ended, Pieces
 from mlpspace.quiet import QuietDevice
 from mlpspace.recipe import Recipe
+from mlpspace.step import Forward, Step
+from mlpspace.step_ways import CHANGES, Choice, Experience
+from mlpspace.wall_time import spent
 
 PROTOCOL = "proxy-v1"
 
-PIECE_S = 0.1  # the device is held for about so long at a time, at least for one step
-NAP_S = 5.0  # of a piece: longer, and hardly any work done, and the process was stopped
 SIGN_OF_LIFE_S = 2.0
 RARELY = 50  # a checkpoint on the way is due once so many times what the last one took has passed
 
@@ -38,6 +40,8 @@ RARELY = 50  # a checkpoint on the way is due once so many times what the last o
 # MNIST and CIFAR-10 subsets with AdamW at 3e-3). The first epoch is not judged, as it holds the steps at the weights
 # that chance gave; nor is a loss that falls, as the rate's way down mends much. The rule errs towards training on.
 DIVERGENT = 3.0
+
+EXPERIENCE = Experience()  # of this process
 
 
 def train(
@@ -65,6 +69,9 @@ def train(
     the same but for rounding, unless the network has BatchNorm. Its statistics are then those of micro-batches, its
     running ones move several times a step (and may count the step that did not fit), and two images are the fewest.
 
+    On a GPU steps are recorded as a CUDA graph, or go through torch.compile, where the clock says that it pays before
+    the next rung (`step_ways`); the numbers are the same but for rounding. On a CPU they never are.
+
     From `state`, a Checkpoint's, it goes on after that rung as if it had never stopped, on the CPU to the last bit.
     Random numbers cannot move between a CPU and a GPU: on the other kind of device the images of later epochs are drawn
     from (seed, epoch), so that the curve is one of the same training and not the same curve.
@@ -88,65 +95,90 @@ def train(
         torch.OutOfMemoryError: not even the smallest micro-batch fits; any other error of the network as it is.
     """
     proxy = _Proxy(network, dataset, recipe=recipe, epochs=epochs[-1], seed=seed, device=device)
+    try:
+        with memory_kept(device):
+            yield from _epochs(proxy, dataset, epochs, quiet, state, timeout_s, checkpoint_s)
+    except Ended as ended:
+        yield ended.failure
+    finally:
+        proxy.close()
+
+
+def _epochs(
+    proxy: _Proxy,
+    dataset: Dataset,
+    epochs: tuple[int, ...],
+    quiet: QuietDevice,
+    state: bytes | None,
+    timeout_s: float | None,
+    checkpoint_s: float,
+) -> Generator[Event, None, None]:
+    """What `train` yields.
+
+    Raises:
+        Ended: the training comes to nothing.
+    """
     past = _Past()
     if state is not None:
-        with quiet.busy():
+        with spent("saving"), quiet.busy():
             past = proxy.restore(state)
         yield Progress(phase="training", epoch=past.epochs, epochs=epochs[-1])
-    pieces = _Pieces(device, quiet, past.seconds, timeout_s)
+    pieces = Pieces(proxy.device, quiet, past.seconds, timeout_s)
     guess = math.log(dataset.classes)
     told = written = time.perf_counter()
     took = 0.0  # for a checkpoint
     images = len(dataset.val_labels)
-    try:
-        for epoch in range(past.epochs + 1, epochs[-1] + 1):
-            now = f"epoch {epoch} of {epochs[-1]}"
-            losses: list[float] = []
-            for some in pieces.run(proxy.steps, proxy.step, now):
-                losses += some
-                if not math.isfinite(sum(some)):
-                    wrong = next(i for i, loss in enumerate(losses) if not math.isfinite(loss))
-                    raise _Ended("not a number", f"loss {losses[wrong]} in epoch {epoch}, step {wrong + 1}")
-                if time.perf_counter() - told > SIGN_OF_LIFE_S:
-                    yield Progress(phase="training", epoch=epoch - 1, epochs=epochs[-1], loss=_mean(losses))
-                    told = time.perf_counter()
-            loss = _mean(losses)
-            if loss > DIVERGENT * guess and loss >= past.loss:
-                before = f"{past.loss:.4g} in the epoch before"
-                raise _Ended("divergent loss", f"{loss:.4g} in epoch {epoch}, {before}, {guess:.4g} by guessing")
+    for epoch in range(past.epochs + 1, epochs[-1] + 1):
+        now = f"epoch {epoch} of {epochs[-1]}"
+        losses: list[float] = []
+        rung = next(rung for rung in epochs if rung >= epoch)
+        proxy.choice.go_on((rung - epoch + 1) * proxy.steps)
+        for some in pieces.run(proxy.steps, proxy.step, now):
+            losses += some
+            if proxy.choice.took(len(some), pieces.took_s):
+                pieces.size = 1
+            if not math.isfinite(sum(some)):
+                wrong = next(i for i, loss in enumerate(losses) if not math.isfinite(loss))
+                raise Ended("not a number", f"loss {losses[wrong]} in epoch {epoch}, step {wrong + 1}")
+            if time.perf_counter() - told > SIGN_OF_LIFE_S:
+                yield Progress(phase="training", epoch=epoch - 1, epochs=epochs[-1], loss=_mean(losses))
+                told = time.perf_counter()
+        loss = _mean(losses)
+        if loss > DIVERGENT * guess and loss >= past.loss:
+            before = f"{past.loss:.4g} in the epoch before"
+            raise Ended("divergent loss", f"{loss:.4g} in epoch {epoch}, {before}, {guess:.4g} by guessing")
+        with spent("validating"):
             right = sum(sum(some) for some in pieces.run(proxy.validation_batches, proxy.right, now))
-            if not math.isfinite(right):
-                raise _Ended("not a number", f"logits on the validation split after epoch {epoch}")
-            share = right / images
-            yield Progress(phase="training", epoch=epoch, epochs=epochs[-1], loss=loss, accuracy=100 * share)
-            told = time.perf_counter()
-            past = _Past(epochs=epoch, seconds=pieces.seconds, loss=loss)
-            if epoch in epochs or told - written >= max(checkpoint_s, RARELY * took):
-                with quiet.busy():
-                    checkpoint = Checkpoint(epoch, proxy.weights() if epoch == epochs[-1] else proxy.state(past))
-                yield checkpoint
-                del checkpoint
-                written, took = time.perf_counter(), time.perf_counter() - told
-            if epoch in epochs:
-                error = standard_error(share, images)
-                yield Measurement(
-                    metric="accuracy",
-                    value=100 * share,
-                    low=100 * (share - error),
-                    high=100 * (share + error),
-                    seconds=pieces.seconds,
-                    protocol=PROTOCOL,
-                    device=describe(device),
-                    batch=recipe.batch,
-                    precision=proxy.precision,
-                    threads=torch.get_num_threads(),
-                    rung=epochs.index(epoch),
-                    epochs=epoch,
-                    data=dataset.fingerprint,
-                    micro_batch=proxy.micro_batch,
-                )
-    except _Ended as ended:
-        yield ended.failure
+        if not math.isfinite(right):
+            raise Ended("not a number", f"logits on the validation split after epoch {epoch}")
+        share = right / images
+        yield Progress(phase="training", epoch=epoch, epochs=epochs[-1], loss=loss, accuracy=100 * share)
+        told = time.perf_counter()
+        past = _Past(epochs=epoch, seconds=pieces.seconds, loss=loss)
+        if epoch in epochs or told - written >= max(checkpoint_s, RARELY * took):
+            with spent("saving"), quiet.busy():
+                checkpoint = Checkpoint(epoch, proxy.weights() if epoch == epochs[-1] else proxy.state(past))
+            yield checkpoint
+            del checkpoint
+            written, took = time.perf_counter(), time.perf_counter() - told
+        if epoch in epochs:
+            error = standard_error(share, images)
+            yield Measurement(
+                metric="accuracy",
+                value=100 * share,
+                low=100 * (share - error),
+                high=100 * (share + error),
+                seconds=pieces.seconds,
+                protocol=PROTOCOL,
+                device=describe(proxy.device),
+                batch=proxy.recipe.batch,
+                precision=proxy.precision,
+                threads=torch.get_num_threads(),
+                rung=epochs.index(epoch),
+                epochs=epoch,
+                data=dataset.fingerprint,
+                micro_batch=proxy.micro_batch,
+            )
 
 
 def one_cycle(step: int, steps: int, warmup: float) -> float:
@@ -193,14 +225,6 @@ class _Past:
     loss: float = math.inf  # the last epoch's mean
 
 
-class _Ended(Exception):
-    """A training that comes to nothing."""
-
-    def __init__(self, reason: str, detail: str) -> None:
-        super().__init__(reason, detail)
-        self.failure = Failure(reason, detail)
-
-
 class _Proxy:
     """A network on its way through the recipe: one step, one batch of the validation split at a time."""
 
@@ -213,20 +237,26 @@ class _Proxy:
         self.steps = images // self._batch  # of an epoch
         self._validation_batch = 2 * recipe.batch  # without gradients it takes no more memory than training
         self.validation_batches = math.ceil(len(dataset.val_labels) / self._validation_batch)
+        self.recipe = recipe
+        self.device = device
         self._network = network
         self._dataset = dataset
-        self._recipe = recipe
         self._all_steps = epochs * self.steps
         self._done = 0
         self._seed = seed
-        self._device = device
         self._dtype = dtype_of(self.precision)
         self._generator = torch.Generator(device).manual_seed(seed)
         self._optimizer = optimizer_for(network, recipe)
         self._order = torch.empty(0)
+        self._images: Generator[Tensor, None, None] | None = None
         norms = any(isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d) for module in network.modules())
-        self._training = _Parts(self._batch, fewest=2 if norms else 1, device=device)  # one may have no variance
-        self._validation = _Parts(self._validation_batch, fewest=1, device=device)
+        self._training = MicroBatches(self._batch, fewest=2 if norms else 1, device=device)  # one may have no variance
+        self._validation = MicroBatches(self._validation_batch, fewest=1, device=device)
+        # what others wrote may wait for the device in the middle of a step, which cannot be recorded
+        changes = CHANGES.get(device.type, ()) if isinstance(network, Network) else ()
+        size = sum(1 for _ in network.modules())
+        self.choice = Choice(steps=self._all_steps, size=size, changes=changes, experience=EXPERIENCE)
+        self._step = Step(network, self._optimizer, self._gradients, self._training, self.choice, device)
 
     @property
     def micro_batch(self) -> int | None:
@@ -235,28 +265,40 @@ class _Proxy:
 
     def step(self, number: int) -> Tensor:
         """One step of training, the `number`-th of its epoch; gives its loss, a scalar on the device."""
-        data, recipe = self._dataset, self._recipe
+        data, recipe = self._dataset, self.recipe
         if number == 0:
             self._network.train()
-            self._order = torch.randperm(len(data.train_labels), generator=self._generator, device=self._device)
+            self._order = torch.randperm(len(data.train_labels), generator=self._generator, device=self.device)
+            self._take(data.train_batches(self._order[: self.steps * self._batch], self._batch))
         rows = self._order[number * self._batch : (number + 1) * self._batch]
-        images = augment(data.train_images[rows], recipe.augmentation, data.mirrors, self._generator)
+        images = augment(self._next(), recipe.augmentation, data.mirrors, self._generator)
         labels = data.train_labels[rows]
-        for group in self._optimizer.param_groups:
-            group["lr"] = recipe.lr * one_cycle(self._done, self._all_steps, recipe.warmup)
-        loss = self._training.run(lambda parts: self._gradients(images, labels, parts))
-        self._optimizer.step()
+        loss = self._step(images, labels, recipe.lr * one_cycle(self._done, self._all_steps, recipe.warmup))
         self._done += 1
         return loss
 
-    def _gradients(self, images: Tensor, labels: Tensor, parts: int) -> Tensor:
+    def _take(self, images: Generator[Tensor, None, None] | None) -> None:
+        """From now on the batches are these; those before may still be read ahead."""
+        if self._images is not None:
+            self._images.close()
+        self._images = images
+
+    def _next(self) -> Tensor:
+        assert self._images is not None
+        return next(self._images)
+
+    def close(self) -> None:
+        """Nothing is read ahead any more."""
+        self._take(None)
+
+    def _gradients(self, forward: Forward, images: Tensor, labels: Tensor, parts: int) -> Tensor:
         """Leaves the gradients of the mean loss over a batch, and gives that loss."""
         self._optimizer.zero_grad(set_to_none=True)  # also of what was begun and did not fit
         losses: list[Tensor] = []
-        smoothing = self._recipe.label_smoothing
+        smoothing = self.recipe.label_smoothing
         for some, theirs in zip(images.tensor_split(parts), labels.tensor_split(parts), strict=True):
-            with torch.autocast(self._device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-                logits = self._network(normalised(some, self._dataset, self._dtype))
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+                logits = forward(normalised(some, self._dataset, self._dtype))
                 loss = functional.cross_entropy(logits, theirs, label_smoothing=smoothing)
             loss = loss * (len(some) / len(images))  # 1.0 for a whole batch, which changes no bit
             loss.backward()
@@ -267,8 +309,10 @@ class _Proxy:
     def right(self, number: int) -> Tensor:
         """How many of a batch of the validation split are classified right; NaN if a logit is not finite."""
         self._network.eval()
+        if number == 0:
+            self._take(self._dataset.val_batches(self._validation_batch))
         rows = slice(number * self._validation_batch, (number + 1) * self._validation_batch)
-        images, labels = self._dataset.val_images[rows], self._dataset.val_labels[rows]
+        images, labels = self._next(), self._dataset.val_labels[rows]
         return self._validation.run(lambda parts: self._count_right(images, labels, parts))
 
     def _count_right(self, images: Tensor, labels: Tensor, parts: int) -> Tensor:
@@ -276,7 +320,7 @@ class _Proxy:
         for some, theirs in zip(images.tensor_split(parts), labels.tensor_split(parts), strict=True):
             if not len(some):
                 continue  # the last batch may hold fewer images than there are parts
-            with torch.autocast(self._device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
                 logits = self._network(normalised(some, self._dataset, self._dtype))
             right = (logits.argmax(1) == theirs).sum()
             counts.append(torch.where(logits.isfinite().all(), right.float(), math.nan))
@@ -289,7 +333,7 @@ class _Proxy:
             "past": dataclasses.asdict(past),
             "network": self._network.state_dict(),
             "optimizer": self._optimizer.state_dict(),
-            "generator": (self._device.type, self._generator.get_state()),
+            "generator": (self.device.type, self._generator.get_state()),
             "steps": self._done,
             "parts": (self._training.count, self._validation.count),
         }
@@ -309,7 +353,7 @@ class _Proxy:
         self._network.load_state_dict(told["network"])
         self._optimizer.load_state_dict(told["optimizer"])
         kind, generator = told["generator"]
-        if kind == self._device.type:
+        if kind == self.device.type:
             self._generator.set_state(generator)
         else:  # another kind of device has another kind of random numbers
             anew = np.random.SeedSequence([self._seed, past.epochs]).generate_state(1, np.uint64)[0]
@@ -320,78 +364,6 @@ class _Proxy:
             raise ValueError(f"a checkpoint of another training: its batch is in {training} and {validation} parts")
         self._training.count, self._validation.count = training, validation
         return past
-
-
-class _Parts:
-    """A batch done in so many micro-batches that each fits into memory; once as many, for good."""
-
-    def __init__(self, batch: int, *, fewest: int, device: torch.device) -> None:
-        self.count = 1
-        self._batch = batch
-        self._most = max(1, batch // fewest)
-        self._device = device
-
-    @property
-    def images(self) -> int:
-        """At once, at most."""
-        return math.ceil(self._batch / self.count)
-
-    def run(self, work: Callable[[int], Tensor]) -> Tensor:
-        """work(count), done anew with twice the count as often as memory runs out.
-
-        Raises:
-            torch.OutOfMemoryError: with the largest count; any other error of `work` as it is.
-        """
-        while True:
-            try:
-                return work(self.count)
-            except Exception as error:
-                if not out_of_memory(error):
-                    raise
-                if self.count == self._most:
-                    smallest = f"{self.images} at once of a batch of {self._batch}"
-                    raise torch.OutOfMemoryError(f"{smallest}: {type(error).__name__}: {error}") from error
-                self.count = min(2 * self.count, self._most)
-            # only here: the error with its frames, and the activations in them, is gone by now
-            gc.collect()
-            free(self._device)
-
-
-class _Pieces:
-    """Work on a device that others may want to measure on: in pieces, each with the device held."""
-
-    def __init__(self, device: torch.device, quiet: QuietDevice, seconds: float, timeout_s: float | None) -> None:
-        self.seconds = seconds  # of work
-        self._device = device
-        self._quiet = quiet
-        self._timeout_s = timeout_s
-
-    def run(self, count: int, work: Callable[[int], Tensor], now: str) -> Iterator[list[float]]:
-        """Do work(0) .. work(count - 1), each giving a scalar on the device; yields the scalars of each piece.
-
-        Steps of a piece are queued without waiting for one another. The device is not held while the caller has them.
-
-        Raises:
-            _Ended: the time is up; no piece begins after it. `now` says how far the work has come.
-        """
-        first, size = 0, 1
-        while first < count:
-            if self._timeout_s is not None and self.seconds > self._timeout_s:
-                limit = f"at most {self._timeout_s:g} s allowed"
-                raise _Ended("time limit", f"{self.seconds:.4g} s of training and still in {now}; {limit}")
-            last = min(first + size, count)
-            with self._quiet.busy():
-                started, worked = time.perf_counter(), time.process_time()
-                some = torch.stack([work(number) for number in range(first, last)]).tolist()
-                synchronize(self._device)  # the optimizer's last kernels too, before another may measure
-                took_s = time.perf_counter() - started
-                awake_s = time.process_time() - worked
-            if self._device.type == "cpu" and took_s > NAP_S and awake_s < took_s / 5:
-                took_s = awake_s  # the process was stopped, as by Ctrl-Z: that is no time of the training
-            self.seconds += took_s
-            size = min(4 * size, max(1, round(size * PIECE_S / took_s)))
-            first = last
-            yield some
 
 
 def _mean(numbers: list[float]) -> float:

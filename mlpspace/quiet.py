@@ -19,8 +19,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from mlpspace.device import cores
+import torch
+
+from mlpspace.device import cores, key
 from mlpspace.errors import UserError
+from mlpspace.wall_time import spent
 
 PROC_STAT = Path("/proc/stat")
 
@@ -51,6 +54,7 @@ class QuietDevice:
         folder.mkdir(parents=True, exist_ok=True)
         self._turnstile = open(folder / f"{device_key}.turnstile", "w")  # noqa: SIM115 -- held as long as the object
         self._room = open(folder / f"{device_key}.room", "w")  # noqa: SIM115
+        self.file = folder / f"{device_key}.room"  # open in each process that shares the device with care
 
     @contextmanager
     def busy(self) -> Iterator[float]:
@@ -60,9 +64,10 @@ class QuietDevice:
         """
         asked = time.perf_counter()
         try:
-            fcntl.flock(self._turnstile, fcntl.LOCK_SH)
-            fcntl.flock(self._room, fcntl.LOCK_SH)
-            fcntl.flock(self._turnstile, fcntl.LOCK_UN)
+            with spent("paused"):
+                fcntl.flock(self._turnstile, fcntl.LOCK_SH)
+                fcntl.flock(self._room, fcntl.LOCK_SH)
+                fcntl.flock(self._turnstile, fcntl.LOCK_UN)
             yield time.perf_counter() - asked
         finally:  # both, as an interrupt may come between any two; to unlock what is not locked does no harm
             fcntl.flock(self._turnstile, fcntl.LOCK_UN)
@@ -76,12 +81,37 @@ class QuietDevice:
         """
         asked = time.perf_counter()
         try:
-            fcntl.flock(self._turnstile, fcntl.LOCK_EX)
-            fcntl.flock(self._room, fcntl.LOCK_EX)
+            with spent("paused"):
+                fcntl.flock(self._turnstile, fcntl.LOCK_EX)
+                fcntl.flock(self._room, fcntl.LOCK_EX)
             yield time.perf_counter() - asked
         finally:
             fcntl.flock(self._room, fcntl.LOCK_UN)
             fcntl.flock(self._turnstile, fcntl.LOCK_UN)
+
+
+class QuietBeside(QuietDevice):
+    """The same right for a worker that trains on one device and measures on another, or beside such a measurement.
+
+    Its training is busy on both: what a GPU computes is given to it by the CPU that another process may be timing.
+    """
+
+    def __init__(self, measured_key: str, own_key: str, folder: Path | None = None) -> None:
+        super().__init__(measured_key, folder)
+        self._own = QuietDevice(own_key, folder)
+
+    @contextmanager
+    def busy(self) -> Iterator[float]:
+        """See `QuietDevice.busy`; the own device always comes first, so that no two wait for each other."""
+        with self._own.busy() as first, super().busy() as second:
+            yield first + second
+
+
+def quiet_on(device: torch.device, measured_on: torch.device | None = None) -> QuietDevice:
+    """The right for what trains on `device` and measures on another, if there is one."""
+    if measured_on is None or key(measured_on) == key(device):
+        return QuietDevice(key(device))
+    return QuietBeside(key(measured_on), key(device))
 
 
 class OtherPrograms:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 from dataclasses import dataclass
 from typing import Any
@@ -33,6 +34,7 @@ class Recipe(Checked):
     label_smoothing: float = takes(Real(0.0, 0.9), 0.1)
     augmentation: Augmentation = Augmentation()
 
+    @functools.lru_cache(maxsize=256)  # noqa: B019 - a search asks several times a trial, mostly of the same
     def to_json(self) -> str:
         """One line of JSON, keys sorted: two equal recipes give one text."""
         return json.dumps(dataclasses.asdict(self), sort_keys=True)

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 
 from mlpspace.counts import Profile
-from mlpspace.domain import SearchDomain
 from mlpspace.measurement import Assignment, Checkpoint, Measurement, Progress
 from mlpspace.objectives import Objective
 from mlpspace.sampling.base import Observation
 from mlpspace.space.space import Candidate
-from mlpspace.trial import Trial
 
 HANG_S = (15.0, 120.0)  # without a sign of life, at least and at most, before a trial over its time counts as hung
 # more time for what comes before the training: reading the dataset, waiting for others that measure on the device
-MORE_S = {"data": 1800.0, "throughput": 600.0}
+MORE_S = {"data": 1800.0, "calibrating": 600.0, "throughput": 600.0}
+MEASURED_FIRST = {"throughput", "peak_memory_mb"}  # before the training
 
 
 @dataclass(slots=True)
@@ -31,6 +31,8 @@ class Running:
     why: str | None = None
     fresh: bool = True  # no worker ever had it
     given: bool = False  # to a worker, in this session
+    ready: bool = False  # measured by one worker, and to be trained by another
+    judged: bool = False  # whether it is worth its training was asked, since a worker got it
     deaths: int = 0  # of workers that had it
     started: float = 0.0  # of this leg, on the search's clock
     since: float = 0.0  # its phase, on that clock
@@ -38,6 +40,7 @@ class Running:
     seconds: float = 0.0  # of earlier legs
     progress: Progress | None = None
     checkpoint: Checkpoint | None = None  # of a rung that came, until its measurement does
+    verdict: Future[str | None] | None = None  # why it shall not be trained, while that is being thought about
     values: dict[str, Measurement] = field(default_factory=dict)
     curve: list[float] = field(default_factory=list)  # accuracy after each epoch, %
 
@@ -48,8 +51,19 @@ class Running:
 
     @property
     def is_repeat(self) -> bool:
-        """Whether a finished trial is trained anew with another seed."""
+        """Whether a finished trial is trained anew with another seed, or measured again."""
         return self.assignment.repeat > 0
+
+    @property
+    def is_unmeasured(self) -> bool:
+        """Whether it is to be measured before it is trained, and that has not come about."""
+        told = self.curve or self.seen.accuracy or self.values.keys() >= MEASURED_FIRST
+        return self.assignment.deployment is not None and not self.is_repeat and not told
+
+    @property
+    def is_to_be_measured(self) -> bool:
+        """Whether it waits for a worker that measures."""
+        return self.is_unmeasured or self.assignment.remeasure
 
     def is_hung(self, now: float) -> bool:
         """Whether it had its time and gives no sign of life."""
@@ -59,42 +73,6 @@ class Running:
         limit += MORE_S.get(self.progress.phase, 0.0)
         silence = min(max(limit / 2, HANG_S[0]), HANG_S[1])
         return now - self.since > limit and now - self.heard > silence
-
-
-def recalled(domain: SearchDomain, trial: Trial) -> Running:
-    """A trial of an earlier session, as far as the ledger knows it."""
-    candidate = None if trial.point is None else Candidate(dict(trial.point), trial.architecture, trial.recipe)
-    seen = Observation(
-        number=trial.number,
-        key=(trial.architecture_id, trial.recipe_json),
-        candidate=candidate,
-        state=trial.state,
-        known={"params": float(trial.params), "macs": float(trial.macs)},
-        reason=trial.reason,
-        gain=trial.gain,
-    )
-    running = Running(
-        domain.assignment(trial.number, trial.attempt, trial.architecture, trial.recipe, seed=trial.seed),
-        trial.origin,
-        trial.label,
-        domain.counts(trial.architecture),
-        seen,
-        trial.why,
-        fresh=False,
-        deaths=trial.deaths,
-        seconds=trial.seconds,
-        curve=[accuracy for _, _, accuracy in trial.curve if accuracy is not None],
-    )
-    for record in trial.records:
-        if record.repeat:
-            continue
-        running.values[record.metric] = record
-        if record.metric != "accuracy":
-            seen.known[record.metric] = record.value
-        elif record.rung is not None:
-            seen.accuracy[record.rung] = record.value
-    seen.disturbed = is_disturbed(running.values, domain.objectives)
-    return running
 
 
 def is_disturbed(values: Mapping[str, Measurement], objectives: Sequence[Objective]) -> bool:
@@ -107,7 +85,7 @@ class Result:
     """A trial that ended, or waits at a rung; or one that was trained anew."""
 
     number: int
-    architecture: str
+    network: Candidate | str  # as it is, or as a person reads it
     label: str | None
     values: Mapping[str, float]  # by metric; empty for an infeasible one
     costs: tuple[float, ...] | None  # at the last rung; None for what has not come there
@@ -119,6 +97,12 @@ class Result:
     rung: int | None = None  # the highest it reached; None: it was not trained
     epochs: int | None = None  # of that rung
     repeat: int = 0  # which training anew this tells of
+    measurements: int = 1  # of the throughput; more: this tells of the last of them
+
+    @property
+    def architecture(self) -> str:
+        """One readable line."""
+        return self.network if isinstance(self.network, str) else self.network.architecture.describe()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,7 +16,8 @@ import torch
 
 from mlpspace.checkpoints import Checkpoints
 from mlpspace.data import Dataset, catalog, load
-from mlpspace.device import cores, describe, key, resolve, training_precision
+from mlpspace.deploy_device import DeviceMissing, measuring_device
+from mlpspace.device import cores, describe, resolve, training_precision
 from mlpspace.domain import SpaceDomain
 from mlpspace.engines.worker import SPLIT_SEED
 from mlpspace.errors import DataError, StudyError, UserError
@@ -25,7 +26,7 @@ from mlpspace.measurement import Failure, Measurement, Progress
 from mlpspace.memory import out_of_memory
 from mlpspace.nets.network import Network
 from mlpspace.proxy import PROTOCOL, train
-from mlpspace.quiet import QuietDevice
+from mlpspace.quiet import QuietDevice, quiet_on
 from mlpspace.report import duration, epochs_text
 from mlpspace.space import Space
 from mlpspace.study import Study
@@ -205,21 +206,23 @@ def trained_again(
         trial.number, trial.attempt, trial.architecture, trial.recipe, seed=trial.seed
     )
     failed_early = trial.state == "infeasible" and not before and "throughput" not in trial.measurements
+    measured_on = _where_measured(space, device, write) if failed_early else None
     assignment = dataclasses.replace(
         assignment,
-        throughput_batch=assignment.throughput_batch if failed_early else None,
+        deployment=None if measured_on is None else assignment.deployment,
         timeout_s=assignment.timeout_s if trial.reason == TIME_LIMIT else None,
         checkpoint_s=math.inf,
     )
     curve: list[Epoch] = []
     failure, measured = None, None
-    with _at_work(space, place, device, threads=threads) as (dataset, quiet):
+    with _at_work(space, place, device, threads=threads, measured_on=measured_on) as (dataset, quiet):
         if record is not None and record.data not in (None, dataset.fingerprint):
             write(
                 f"WARNING: these are not the images of the search: {dataset.name} has the fingerprint"
                 f" {dataset.fingerprint}, in the search it had {record.data}."
             )
-        with closing(evaluate(assignment, dataset=dataset, device=device, quiet=quiet)) as events:
+        events = evaluate(assignment, dataset=dataset, device=device, quiet=quiet, measured_on=measured_on)
+        with closing(events):
             for event in events:
                 if isinstance(event, Failure):
                     failure = event
@@ -265,25 +268,35 @@ def _place(study: Study, space: Space, data: Mapping[str, str]) -> str | None:
     return path
 
 
+def _where_measured(space: Space, device: torch.device, write: Callable[[str], None]) -> torch.device | None:
+    """The device that its networks are measured on, if it is here."""
+    try:
+        return measuring_device(space.deployment.device, device)
+    except DeviceMissing:
+        write(f"Its throughput is not measured again, as {space.deployment.device} is not here.")
+        return None
+
+
 @contextmanager
 def _at_work(
-    space: Space, place: str | None, device: torch.device, *, threads: int
+    space: Space, place: str | None, device: torch.device, *, threads: int, measured_on: torch.device | None = None
 ) -> Iterator[tuple[Dataset, QuietDevice]]:
     """The dataset on the device, and so many threads until the block ends."""
-    fidelity, quiet = space.fidelity, QuietDevice(key(device))
+    fidelity, quiet = space.fidelity, quiet_on(device, measured_on)
     threads_before = torch.get_num_threads()
     try:
         torch.set_num_threads(threads)
-        with quiet.busy():
-            dataset = load(
-                fidelity.dataset,
-                place,
-                resolution=space.resolution,
-                classes=space.classes,
-                images=fidelity.images,
-                validation=fidelity.validation,
-                seed=SPLIT_SEED,
-            ).to(device)
+        dataset = load(
+            fidelity.dataset,
+            place,
+            resolution=space.resolution,
+            classes=space.classes,
+            images=fidelity.images,
+            validation=fidelity.validation,
+            seed=SPLIT_SEED,
+            device=device,
+            busy=quiet.busy,
+        )
         yield dataset, quiet
     finally:
         torch.set_num_threads(threads_before)

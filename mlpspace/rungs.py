@@ -10,16 +10,14 @@ arXiv:2106.12639, with another order inside the rank).
 
 from __future__ import annotations
 
-import heapq
 import math
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from mlpspace.pareto import Floats, hypervolume, rank
-
-Indices = NDArray[np.int64]
+from mlpspace.pareto import Floats, rank
+from mlpspace.ranks import Indices, Ranks, within
 
 
 def order(costs: ArrayLike, worst: ArrayLike) -> Indices:
@@ -39,7 +37,7 @@ def order(costs: ArrayLike, worst: ArrayLike) -> Indices:
         return np.zeros(0, dtype=np.int64)
     ranks = rank(table)
     fronts = (np.flatnonzero(ranks == level) for level in range(int(ranks.max()) + 1))
-    return np.concatenate([front[_within(table[front], corner)] for front in fronts])
+    return np.concatenate([front[within(table[front], corner)] for front in fronts])
 
 
 class Rungs:
@@ -114,114 +112,23 @@ class Rungs:
 
 
 class _Rung:
-    """One rung. Keeps the ranks as trials come, so that nothing is compared with everything again and again."""
+    """One rung: who came there, and which of them wait."""
 
     def __init__(self, worst: Floats) -> None:
-        self.rows: dict[int, int] = {}  # trial -> row of the tables
+        self.rows: dict[int, int] = {}  # trial -> row of the ranks
         self.trials: list[int] = []  # by row
-        self._worst = worst
-        self._costs = np.zeros((0, len(worst)))
-        self._ranks = np.zeros(0, dtype=np.int64)
-        self._waiting = np.zeros(0, dtype=np.bool_)  # neither promoted nor dropped
-        self._ordered: dict[int, Indices] = {}  # rank -> its rows from the best, while they are the same
+        self._ranks = Ranks(worst)
 
     def add(self, trial: int, costs: Sequence[float], *, waiting: bool) -> None:
-        if trial in self.rows:
-            return
-        row = np.asarray(costs, dtype=np.float64)
-        assert row.shape == self._worst.shape
-        assert not np.isnan(row).any()
-        better = np.all(self._costs <= row, axis=1) & np.any(self._costs < row, axis=1)
-        level = int(self._ranks[better].max()) + 1 if better.any() else 0
-        self.rows[trial] = len(self.trials)
-        self.trials.append(trial)
-        self._costs = np.vstack([self._costs, row])
-        self._ranks = np.append(self._ranks, level)
-        self._waiting = np.append(self._waiting, waiting)
-        self._ordered.pop(level, None)
-        # what the new one dominates of its rank sinks by one, and so on below (Li et al. 2017, IEEE Trans. Cybernetics
-        # 47:9)
-        sinking = np.array([len(self._ranks) - 1])
-        while len(sinking):
-            peers = np.setdiff1d(np.flatnonzero(self._ranks == level), sinking, assume_unique=True)
-            above, below = self._costs[sinking][:, None], self._costs[peers]
-            sunk = (np.all(above <= below, axis=2) & np.any(above < below, axis=2)).any(axis=0)
-            sinking = peers[sunk]
-            if len(sinking):
-                self._ordered.pop(level, None)
-                level += 1
-                self._ordered.pop(level, None)
-                self._ranks[sinking] = level
+        if trial not in self.rows:
+            self.rows[trial] = self._ranks.add(costs, waiting=waiting)
+            self.trials.append(trial)
 
     def gone(self, trial: int) -> None:
         """It is promoted or dropped."""
         if trial in self.rows:
-            self._waiting[self.rows[trial]] = False
+            self._ranks.gone(self.rows[trial])
 
     def first(self, count: int) -> Iterator[int]:
         """Those of the first `count` in order that wait, in order."""
-        if count <= 0 or not self._waiting.any():
-            return
-        sizes = np.bincount(self._ranks)
-        before = np.cumsum(sizes) - sizes
-        for level in np.unique(self._ranks[self._waiting]).tolist():
-            room = count - int(before[level])
-            if room <= 0:
-                return
-            rows = np.flatnonzero(self._waiting & (self._ranks == level))
-            if room < sizes[level] or len(rows) > 1:  # else no order inside the rank is needed
-                rows = self._order(level)[:room]
-                rows = rows[self._waiting[rows]]
-            yield from (self.trials[row] for row in rows)
-
-    def _order(self, level: int) -> Indices:
-        if level not in self._ordered:
-            rows = np.flatnonzero(self._ranks == level)
-            self._ordered[level] = rows[_within(self._costs[rows], self._worst)]
-        return self._ordered[level]
-
-
-def _within(front: Floats, worst: Floats) -> Indices:
-    """The order of rows of one rank: (n, m), (m,) -> (n,)."""
-    inside = np.all(front < worst, axis=1)
-    rows = np.flatnonzero(inside)
-    leaving = _leaving_two(front[rows], worst) if front.shape[1] == 2 else _leaving(front[rows], worst)
-    return np.concatenate([rows[leaving[::-1]], np.flatnonzero(~inside)])
-
-
-def _leaving_two(front: Floats, worst: Floats) -> Indices:
-    """The rows of a front of two objectives, the one the hypervolume loses least by first."""
-    rows = np.lexsort((np.arange(len(front)), front[:, 0]))
-    left = np.zeros(len(front), dtype=np.int64)
-    for i in range(len(front)):
-        first, second = front[rows].T  # the second falls as the first rises
-        lost = (np.append(first[1:], worst[0]) - first) * (np.append(worst[1], second[:-1]) - second)
-        least = np.flatnonzero(lost <= lost.min())
-        out = least[np.argmax(rows[least])]  # of equals the latest
-        left[i] = rows[out]
-        rows = np.delete(rows, out)
-    return left
-
-
-def _leaving(front: Floats, worst: Floats) -> Indices:
-    """As `_leaving_two`, for any number of objectives."""
-    rows = set(range(len(front)))
-
-    def lost(row: int) -> float:
-        others = np.maximum(front[[other for other in rows if other != row]], front[row])
-        return max(0.0, hypervolume(front[row : row + 1], worst) - hypervolume(others, worst))
-
-    # without some of the others a row's own share only grows, so what is known of it bounds it from below
-    known = [(lost(row), -row) for row in rows]
-    heapq.heapify(known)
-    left = []
-    while known:
-        row = -known[0][1]
-        entry = (lost(row), -row)
-        if len(known) == 1 or entry <= min(known[1:3]):
-            heapq.heappop(known)
-            rows.discard(row)
-            left.append(row)
-        else:
-            heapq.heapreplace(known, entry)
-    return np.array(left, dtype=np.int64)
+        return (self.trials[row] for row in self._ranks.first(count))

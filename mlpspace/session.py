@@ -21,6 +21,7 @@ class Session:
     command: str
     total: int | None  # trials that it was after
     manifest: Mapping[str, Any] | None = field(default=None, repr=False)  # None: an older mlpspace noted none
+    wall_time: Mapping[str, Any] | None = field(default=None, repr=False)  # likewise; see `wall_time.Tallies`
 
     def may_have_trained(self, trial: Trial) -> bool:
         """Whether it ran while the trial was worked on; the ledger does not say which session trained which epoch."""

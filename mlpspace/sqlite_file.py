@@ -139,7 +139,7 @@ class SqliteFile:
         try:
             yield opened
         finally:
-            opened.engine.dispose()
+            opened.close()
 
 
 class SqliteTransactions:
@@ -148,14 +148,23 @@ class SqliteTransactions:
     def __init__(self, file: SqliteFile) -> None:
         self.note: Callable[[str], None] = lambda text: None  # nothing that is amiss with a file mends by itself
         self.engine = _writing_engine(file.path)
-        self._hasty = self.engine.execution_options(durable=False)  # no fsync a commit
+        self._held: sa.Connection | None = None  # to ask the engine for one costs as much as to write a row
         self._file = file
         self._identity = _identity(file.path)
 
     def run(self, do: Callable[[sa.Connection], T], *, durable: bool = True) -> T:
         self._check_in_place()
-        with self._file.telling(), (self.engine if durable else self._hasty).begin() as connection:
-            return do(connection)
+        with self._file.telling():
+            connection = self._held = self._held or self.engine.connect()
+            # in WAL mode FULL is one fsync a commit: what was said to be measured survives a power cut; NORMAL is none
+            _raw(connection).execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
+            with connection.begin():
+                return do(connection)
+
+    def close(self) -> None:
+        if self._held is not None:
+            self._held.close()
+        self.engine.dispose()
 
     def _check_in_place(self) -> None:
         """SQLite would go on writing to a file that has no name any more, and all of it would be lost at the end.
@@ -166,7 +175,8 @@ class SqliteTransactions:
         path = self._file.path
         if _identity(path) == self._identity:
             return
-        kept = _rescue(self.engine, path)
+        connection = self._held = self._held or self.engine.connect()
+        kept = _rescue(connection, path)
         if not path.parent.exists():
             raise StudyError(
                 f"{path.parent} was moved or deleted while the search ran. All that its ledger held is in {kept}.\n"
@@ -189,19 +199,15 @@ def _identity(file: Path) -> tuple[int, int] | None:
     return found.st_dev, found.st_ino
 
 
-def _rescue(engine: sa.Engine, database: Path) -> Path:
+def _rescue(connection: sa.Connection, database: Path) -> Path:
     """A copy of what an open connection still sees of a file whose name is gone."""
     places = [database.parent, database.parent.parent, Path.cwd()]
     folder = next(place for place in places if place.is_dir())
     taken = {path.name for path in folder.iterdir()}
     names = (f"{database.parent.name}-rescued{f'-{n}' if n else ''}.db" for n in itertools.count())
     kept = folder / next(name for name in names if name not in taken)
-    held = engine.raw_connection()
-    try:
-        with closing(sqlite3.connect(kept)) as copy:
-            held.driver_connection.backup(copy)  # type: ignore[union-attr]
-    finally:
-        held.close()
+    with closing(sqlite3.connect(kept)) as copy:
+        _raw(connection).backup(copy)
     return kept
 
 
@@ -237,14 +243,21 @@ def _writing_engine(database: Path, mode: str = "rw") -> sa.Engine:
         return connection
 
     def begin(connection: sa.Connection) -> None:
-        # in WAL mode FULL is one fsync a commit: what was said to be measured survives a power cut; NORMAL is none
-        durable = connection.get_execution_options().get("durable", True)
-        connection.exec_driver_sql(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
+        try:
+            _raw(connection).execute("BEGIN IMMEDIATE")
+        except sqlite3.Error as error:  # as if SQLAlchemy had been asked, which takes longer than the write itself
+            raise sa.exc.DBAPIError.instance("BEGIN IMMEDIATE", None, error, sqlite3.Error) from None
 
     engine = sa.create_engine("sqlite://", creator=connect, poolclass=sa.pool.QueuePool, pool_size=1)
     sa.event.listen(engine, "begin", begin)
     return engine
+
+
+def _raw(connection: sa.Connection) -> sqlite3.Connection:
+    """The connection that SQLAlchemy's is made of."""
+    found = connection.connection.driver_connection
+    assert isinstance(found, sqlite3.Connection)
+    return found
 
 
 @contextmanager

@@ -22,25 +22,29 @@ def status(study: Study, found: Front, *, now: float | None = None) -> dict[str,
         found: the front of the study.
         now: seconds since 1970; None: by the clock.
     """
-    trials = study.trials()
-    running = [trial for trial in trials if trial.state == "running"]
-    set_aside = [trial for trial in trials if trial.reason == SET_ASIDE]  # count as no trials
-    states = Counter(trial.state for trial in trials if trial not in set_aside)
+    facts = found.columns.facts
+    states = Counter(zip(facts["state"], facts["reason"], strict=True))
+    set_aside = sum(trials for (_, reason), trials in states.items() if reason == SET_ASIDE)  # count as no trials
+    counted = Counter[str]()
+    for (state, reason), trials in states.items():
+        counted[state] += trials if reason != SET_ASIDE else 0
+    infeasible = Counter({reason: trials for (state, reason), trials in states.items() if state == "infeasible"})
+    running = [number for number, state in zip(facts["number"], facts["state"], strict=True) if state == "running"]
     seen = study.last_seen
     return {
         "study": str(study.folder),
         "driver": study.driver,
-        "trials": sum(states.values()) - states["running"],
+        "trials": sum(counted.values()) - counted["running"],
         "total": study.total,
-        "complete": states["complete"],
-        "paused": states["paused"],
-        "stopped": states["stopped"],
+        "complete": counted["complete"],
+        "paused": counted["paused"],
+        "stopped": counted["stopped"],
         "standing": [dataclasses.asdict(each) for each in found.standing],
-        "set_aside": len(set_aside),
-        "infeasible": dict(Counter(trial.reason for trial in trials if trial.state == "infeasible").most_common()),
+        "set_aside": set_aside,
+        "infeasible": dict(infeasible.most_common()),
         "refused_draws": sum(study.refused.values()),
-        "running": [_at_work(trial) for trial in running],
-        "front": len(found.points),
+        "running": [_at_work(trial) for trial in study.trials(running)],
+        "front": int(found.entries.on_front.sum()),
         "hypervolume": found.hypervolume,
         "elapsed_seconds": study.elapsed_seconds,
         "seconds_since_last_write": None if seen is None else max(0.0, (time.time() if now is None else now) - seen),

@@ -6,11 +6,11 @@ tables) or `storage.json`, which says on which server these tables are.
 
 from __future__ import annotations
 
+import gc
 import json
 import statistics
 import time
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -21,11 +21,13 @@ from mlpspace import ledger, ledger_rows, ledger_tables
 from mlpspace.address import Address
 from mlpspace.errors import StudyError
 from mlpspace.ledger import Writer
+from mlpspace.ledger_columns import Reader
 from mlpspace.session import Session
 from mlpspace.sqlite_file import SqliteFile
 from mlpspace.storage import UNFINISHED, Storage, make_storage, storage_of, studies_in
 from mlpspace.study_folder import check_folder, read_text
-from mlpspace.trial import Epoch, Record, Trial
+from mlpspace.trial import Record as Record
+from mlpspace.trial import Trial as Trial
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -181,9 +183,9 @@ class Study:
         read = self._read(lambda connection: _sessions(connection, self.storage.check(connection)))
         return [Session(**ledger_rows.session(row, self.storage.name)) for row in read]
 
-    def trials(self, *, curves: bool = True) -> list[Trial]:
-        """All trials as of one instant, by number; without `curves` theirs are empty, which saves half of the time."""
-        return self._read(lambda connection: _trials(connection, self.storage, curves=curves))
+    def trials(self, numbers: Collection[int] | None = None, *, curves: bool = True) -> list[Trial]:
+        """All trials as of one instant, by number, or those of some numbers; without `curves` theirs are empty."""
+        return self.at_one_instant(lambda reader: reader.trials(numbers, curves=curves))
 
     def trial(self, number: int) -> Trial:
         """One trial.
@@ -198,6 +200,13 @@ class Study:
         span = f"it has {trials[0].number} to {trials[-1].number}" if trials else "it has none yet"
         raise StudyError(f"no trial {number} in {self.folder}; {span}.")
 
+    def at_one_instant(self, look: Callable[[Reader], T]) -> T:
+        """What `look` finds in the trials: all that it reads is of one instant. It may be called again."""
+        with _uncollected():
+            return self._read(
+                lambda connection: look(Reader(connection, self.storage.check(connection), self.storage.name))
+            )
+
     def frame(self) -> pd.DataFrame:
         """One row a trial, plain columns with their units in their names; `point.NAME` is what the sampler drew."""
         import pandas as pd
@@ -209,63 +218,24 @@ class Study:
         return self.storage.read(query)
 
 
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """What is read stays, and Python's collector would look through ever more of it in vain: a fifth of the time."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collecting:
+            gc.enable()
+
+
 def _sessions(connection: sa.Connection, version: int) -> list[dict[str, Any]]:
     s = ledger_tables.session.c
     columns = (s.id.label("number"), s.started, s.seen, s.host, s.pid, s.command, s.total)
-    query = sa.select(*columns, ledger_tables.readable(s.manifest, version)).order_by(s.id)
+    noted = (ledger_tables.readable(column, version) for column in (s.manifest, s.wall_time))
+    query = sa.select(*columns, *noted).order_by(s.id)
     return list(_rows(connection, query))
-
-
-def _trials(connection: sa.Connection, storage: Storage, *, curves: bool) -> list[Trial]:
-    """All of them, as of one instant."""
-    version, source = storage.check(connection), storage.name
-    records: defaultdict[int, list[Record]] = defaultdict(list)
-    m = ledger_tables.measurement.c
-    columns = (ledger_tables.readable(m[name], version) for name in (*Record.__dataclass_fields__, "trial"))
-    query = sa.select(*columns).order_by(m.trial, sa.func.coalesce(m.rung, -1), m.attempt, m.metric.desc())
-    for row in _rows(connection, query):
-        number, record = ledger_rows.record(row, source)
-        records[number].append(record)
-
-    trained: defaultdict[int, list[Epoch]] = defaultdict(list)
-    p, t, a = ledger_tables.progress.c, ledger_tables.trial.c, ledger_tables.architecture.c
-    # an epoch that was trained twice stands as it was trained last, and nothing of an attempt that went further
-    query = sa.select(p.trial, p.epoch, p.loss, p.accuracy).where(p.trial == t.number, p.attempt == t.attempt)
-    for row in _rows(connection, query.order_by(p.trial, p.epoch)) if curves else ():
-        number, epoch = ledger_rows.epoch(row, source)
-        trained[number].append(epoch)
-
-    both = sa.outerjoin(ledger_tables.trial, ledger_tables.architecture, t.architecture == a.id)
-    names = (
-        (
-            "number",
-            "state",
-            "reason",
-            "detail",
-            "attempt",
-            "origin",
-            "label",
-            "seed",
-            "started",
-            "ended",
-            "why",
-            "seconds",
-            "deaths",
-            "gain",
-            "repeat_failed",
-        ),
-        ("params", "macs", "tokens", "activations"),
-    )
-    query = sa.select(
-        *(ledger_tables.readable(t[name], version) for name in names[0]),
-        *(a[name] for name in names[1]),
-        a.id.label("architecture_id"),
-        a.json.label("architecture_json"),
-        t.recipe.label("recipe_json"),
-        t.point,
-    )
-    rows = list(_rows(connection, query.select_from(both).order_by(t.number)))
-    return ledger_rows.trials(rows, records, trained, source)
 
 
 def _rows(connection: sa.Connection, query: sa.Select[Any]) -> Iterator[dict[str, Any]]:

@@ -67,10 +67,7 @@ class Trial:
         Raises:
             StudyError: what the ledger holds is none; it is read only where it is asked for, as it takes a while.
         """
-        try:
-            return Architecture.from_json(self.architecture_json)
-        except ArchitectureError as error:
-            raise self._unreadable("architecture", error) from None
+        return architecture_of(self.architecture_json, self.number, self.source)
 
     @cached_property
     def recipe(self) -> Recipe:
@@ -81,12 +78,7 @@ class Trial:
         try:
             return Recipe.from_json(self.recipe_json)
         except ValueError as error:
-            raise self._unreadable("recipe", error) from None
-
-    def _unreadable(self, what: str, error: Exception) -> StudyError:
-        return StudyError(
-            f"{self.source}: the {what} of trial {self.number} cannot be read ({error}).{hint(self.source)}"
-        )
+            raise _unreadable("recipe", self.number, self.source, error) from None
 
     @cached_property
     def measurements(self) -> dict[str, Record]:
@@ -140,3 +132,19 @@ def standing(state: str, rung: int | None, epochs: int | None, reason: str | Non
     if state in ("paused", "stopped"):
         text += f" at rung {rung}, {epochs} epoch{'' if epochs == 1 else 's'}"
     return text if reason is None else f"{text}: {reason}"
+
+
+def architecture_of(json: str, number: int, source: str) -> Architecture:
+    """The architecture of trial `number`, from what the ledger holds.
+
+    Raises:
+        StudyError: that is none.
+    """
+    try:
+        return Architecture.from_json(json)
+    except ArchitectureError as error:
+        raise _unreadable("architecture", number, source, error) from None
+
+
+def _unreadable(what: str, number: int, source: str, error: Exception) -> StudyError:
+    return StudyError(f"{source}: the {what} of trial {number} cannot be read ({error}).{hint(source)}")

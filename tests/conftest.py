@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,9 @@ if TYPE_CHECKING:
     from postgres_server import Server
 
     from mlpspace.address import Address
+
+
+os.environ.setdefault("MLPSPACE_CALIBRATION", "1")  # in the process at hand: five fresh ones would take 15 s
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ from typing import Any
 
 from mlpspace.architecture import Architecture, Patches, Stage
 from mlpspace.measurement import Assignment, Measurement
-from mlpspace.objectives import Objective
+from mlpspace.objectives import Deployment, Objective
 from mlpspace.recipe import Recipe
 from mlpspace.study import Record, Trial
 
@@ -88,7 +88,7 @@ def an_assignment(number: int, *, attempt: int = 1, width: int | None = None) ->
         validation=0.2,
         epochs=(6,),
         seed=number,
-        throughput_batch=64,
+        deployment=Deployment(),
     )
 
 

@@ -66,10 +66,12 @@ def evaluate(assignment: Assignment, bounds: object) -> Iterator[Event]:
     first, last = 1, assignment.epochs[-1]
     if assignment.state is not None:
         first = int(assignment.state) + 1
-    if assignment.throughput_batch is not None:
+    if assignment.deployment is not None:
         yield Progress(phase="throughput")
         yield measurement("throughput", throughput)
         yield measurement("peak_memory_mb", 1.0)
+    if assignment.measure_only:
+        return
     yield Progress(phase="training", epochs=last)
     for epoch in range(first, last + 1):
         shown = accuracy * epoch / last + 0.25 * assignment.repeat

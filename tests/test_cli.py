@@ -209,6 +209,24 @@ def test_an_interrupt_exits_with_130_and_says_how_to_go_on(study, capsys, monkey
     assert "Pareto front" in out
 
 
+def test_profile_tells_where_the_wall_time_went_also_after_an_interrupt_and_later(study, capsys, monkeypatch):
+    def engine(search, options, interrupt, *rest):
+        done = lambda: len(search.results) >= 14  # noqa: E731
+        inline.run(search, device="cpu", evaluate=evaluate, interrupted=done, tallies=rest[-1])
+        interrupt.seen = True
+
+    monkeypatch.setattr("mlpspace.driver._engine", engine)
+    code, out, _ = mlpspace(capsys, "search", "space.yaml", "--trials", 20, "--profile")
+    assert code == 130
+    assert "Wall time of the workers, 1 of 2 sessions: " in out
+    told = json.loads(mlpspace(capsys, "status", study, "--profile", "--json")[1])
+    (worker,) = told["workers"]
+    assert worker["session"] == 2
+    assert worker["seconds"]["waiting"] > 0
+    assert told["driver"]["writing"] > 0
+    assert mlpspace(capsys, "status", study, "--profile")[1] in out
+
+
 @pytest.mark.parametrize("name", ["space.yaml", "manifest.json"])
 def test_a_study_that_lacks_a_file_says_so(study, capsys, name):
     (study / name).unlink()

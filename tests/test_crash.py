@@ -22,7 +22,7 @@ import stubs
 from mlpspace.engines import inline
 
 class Worker:
-    def __init__(self, *_): pass
+    def __init__(self, *_, **__): pass
     def events(self, assignment, bounds):
         if assignment.{key} == {value}:
             os.kill(os.getpid(), signal.{signal})

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from mlpspace.data import Dataset, cache, load, pixels
-from mlpspace.data.dataset import shares, split
+from mlpspace.data.dataset import _end_of, shares, split
 from mlpspace.data.training_part import TrainingPart
 from mlpspace.errors import DataError
 
@@ -244,17 +245,20 @@ def test_of_workers_that_start_together_one_decodes(tmp_path: Path) -> None:
     file.write_bytes(b"any")
     decodings = []
 
-    def slowly(rows: pixels.Rows, resolution: int) -> pixels.Pixels:
+    def slowly(rows: pixels.Rows, resolution: int) -> pixels.Decoding:
         decodings.append(1)
         time.sleep(0.3)
-        return np.full((len(rows), 1, resolution, resolution), 7, np.uint8)
+        return pixels.fitted(np.full((len(rows), 1, resolution, resolution), 7, np.uint8), rows, resolution)
 
     rows = np.arange(3)
     part = TrainingPart(files=(file,), labels=np.zeros(3, np.int64), images=slowly, place=str)
     with ThreadPoolExecutor(4) as workers:
-        got = list(workers.map(lambda _: cache.decoded(part, rows, 8), range(4)))
+        got = list(workers.map(lambda _: _end_of(cache.decoded(part, rows, 8, nullcontext)), range(4)))
     assert len(decodings) == 1
-    assert all(np.array_equal(images, np.full((3, 1, 8, 8), 7)) for images in got)
+    for images in got:
+        pixels_of = np.zeros(images.shape, np.uint8)
+        images.read(slice(None), pixels_of)
+        assert np.array_equal(pixels_of, np.full((3, 1, 8, 8), 7))
 
 
 def test_a_cache_that_cannot_be_written_says_what_to_type(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

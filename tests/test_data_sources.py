@@ -33,7 +33,7 @@ def opened(path: Path, classes: int = 10) -> TrainingPart:
 
 
 def all_images(part: TrainingPart, resolution: int) -> Pixels:
-    return part.images(np.arange(len(part.labels)), resolution)
+    return part.images(np.arange(len(part.labels)), resolution).whole()
 
 
 def noise(*shape: int) -> Pixels:
@@ -106,7 +106,7 @@ def test_idx_files_give_the_pixels_and_labels_that_were_written(tmp_path: Path, 
     part = opened(tmp_path)
     assert part.labels.tolist() == labels
     assert np.array_equal(all_images(part, 28), images[:, None])
-    assert np.array_equal(part.images(np.array([1, 4]), 28), images[[1, 4], None])
+    assert np.array_equal(part.images(np.array([1, 4]), 28).whole(), images[[1, 4], None])
 
 
 @pytest.mark.parametrize("protocol", [2, 4])
@@ -156,7 +156,7 @@ def test_parquet_gives_the_pixels_and_labels_of_its_training_files_alone(tmp_pat
     part = opened(tmp_path)
     assert part.labels.tolist() == labels
     assert np.array_equal(all_images(part, 8), images.transpose(0, 3, 1, 2))
-    assert np.array_equal(part.images(np.array([2, 3, 8]), 8), images[[2, 3, 8]].transpose(0, 3, 1, 2))
+    assert np.array_equal(part.images(np.array([2, 3, 8]), 8).whole(), images[[2, 3, 8]].transpose(0, 3, 1, 2))
     assert part.place(8) == f"{tmp_path / 'data' / 'train-00001-of-00002.parquet'}, row 1"
 
 
@@ -220,7 +220,7 @@ def test_the_real_cifar10_has_5000_of_each_class_and_decodes_as_pillow_does() ->
     assert np.bincount(part.labels).tolist() == [5000] * 10
     rows = np.array([0, 1, 999, 1000, 25_000, 49_999])
     table = pq.read_table(REAL_CIFAR10 / "train-00000-of-00001.parquet", columns=["img"]).column("img")
-    for row, got in zip(rows, part.images(rows, 32), strict=True):
+    for row, got in zip(rows, part.images(rows, 32).whole(), strict=True):
         expected = np.asarray(Image.open(io.BytesIO(table[int(row)].as_py()["bytes"])).convert("RGB"))
         assert np.array_equal(got, expected.transpose(2, 0, 1))
 

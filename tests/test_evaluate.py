@@ -29,6 +29,7 @@ from mlpspace.data import Dataset
 from mlpspace.errors import DeviceLost
 from mlpspace.evaluate import evaluate
 from mlpspace.measurement import Assignment, Checkpoint, Event, Failure, Measurement, Progress
+from mlpspace.objectives import Deployment
 from mlpspace.quiet import OtherPrograms, QuietDevice
 from mlpspace.recipe import Augmentation, Recipe
 from mlpspace.throughput import measure_throughput
@@ -47,7 +48,7 @@ ASSIGNMENT = Assignment(
     validation=0.2,
     epochs=(1, 2),
     seed=5,
-    throughput_batch=4,
+    deployment=Deployment(batch=4),
 )
 
 
@@ -136,7 +137,7 @@ def test_cheap_numbers_come_before_training(events: Callable[..., Generator[Even
 
 
 def test_the_same_assignment_gives_the_same_accuracies(events: Callable[..., Generator[Event, None, None]]) -> None:
-    assignment = dataclasses.replace(ASSIGNMENT, throughput_batch=None)
+    assignment = dataclasses.replace(ASSIGNMENT, deployment=None)
     torch.manual_seed(1)
     state = torch.get_rng_state()
     one = [e for e in events(assignment) if isinstance(e, Progress)]
@@ -145,23 +146,23 @@ def test_the_same_assignment_gives_the_same_accuracies(events: Callable[..., Gen
 
 
 def test_throughput_is_not_measured_unless_asked_for(events: Callable[..., Generator[Event, None, None]]) -> None:
-    told = list(events(dataclasses.replace(ASSIGNMENT, throughput_batch=None)))
+    told = list(events(dataclasses.replace(ASSIGNMENT, deployment=None)))
     assert {e.metric for e in told if isinstance(e, Measurement)} == {"accuracy"}
 
 
 def test_a_paused_assignment_goes_on_to_the_accuracy_of_an_uninterrupted_one(
     events: Callable[..., Generator[Event, None, None]],
 ) -> None:
-    uninterrupted = list(events(dataclasses.replace(ASSIGNMENT, throughput_batch=None)))
+    uninterrupted = list(events(dataclasses.replace(ASSIGNMENT, deployment=None)))
     kept, _weights = (e for e in events() if isinstance(e, Checkpoint))
-    rest = list(events(dataclasses.replace(ASSIGNMENT, throughput_batch=None, state=kept.state)))
+    rest = list(events(dataclasses.replace(ASSIGNMENT, deployment=None, state=kept.state)))
     assert [(m.rung, m.value) for m in rest if isinstance(m, Measurement)] == [
         (m.rung, m.value) for m in uninterrupted if isinstance(m, Measurement) and m.rung == 1
     ]
 
 
 def test_a_repeat_is_trained_alike_from_other_weights(events: Callable[..., Generator[Event, None, None]]) -> None:
-    repeat = dataclasses.replace(ASSIGNMENT, throughput_batch=None, repeat=1, seed=6)
+    repeat = dataclasses.replace(ASSIGNMENT, deployment=None, repeat=1, seed=6)
     told, first = list(events(repeat)), list(events())
     assert [(m.metric, m.rung, m.epochs) for m in told if isinstance(m, Measurement)] == [
         ("accuracy", 0, 1),
@@ -183,7 +184,7 @@ def test_a_batch_that_does_not_fit_is_trained_in_smaller_ones(
 ) -> None:
     build = evaluating.build
     monkeypatch.setattr(evaluating, "build", lambda *args: Small(build(*args), images=5))
-    told = list(events(dataclasses.replace(ASSIGNMENT, throughput_batch=None)))  # a batch is of 16 images
+    told = list(events(dataclasses.replace(ASSIGNMENT, deployment=None)))  # a batch is of 16 images
     assert [(m.batch, m.micro_batch) for m in told if isinstance(m, Measurement)] == [(16, 4), (16, 4)]
 
 

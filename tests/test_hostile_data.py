@@ -126,7 +126,7 @@ def test_a_column_that_unpacks_to_more_than_the_machine_holds_is_not_read(
     table = pa.table({"image": [bytes(1_000_000 + n) for n in range(4)], "label": [0, 1, 0, 1]})
     pq.write_table(table, place / "train.parquet", compression="zstd")
     assert (place / "train.parquet").stat().st_size < 100_000
-    monkeypatch.setattr(pixels, "_machine_bytes", lambda: 4_000_000)
+    monkeypatch.setattr(pixels, "machine_bytes", lambda: 4_000_000)
     assert 'the values of the column "image" take 0.0 GB, more than half' in refusal(place)
 
 
@@ -200,7 +200,7 @@ def test_an_image_that_is_none_is_named(place: Path, form: str, data: bytes, say
 def decoded(data: bytes) -> tuple[Any, DataError | None]:
     try:
         with ending():
-            return pixels.decode(lambda: [("here", data)], 1, 8), None
+            return pixels.decode(lambda start: [("here", data)], 1, 8).whole(), None
     except DataError as error:
         return None, error
 

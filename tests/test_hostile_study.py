@@ -40,6 +40,7 @@ READING = (
     ("show", "STUDY", "3", "--json"),
     ("status", "STUDY"),
     ("status", "STUDY", "--json"),
+    ("status", "STUDY", "--profile"),
     ("manifest", "STUDY"),
 )
 FEW = (("pareto", "STUDY"), ("show", "STUDY", "3"), ("status", "STUDY", "--json"))
@@ -214,6 +215,7 @@ TEXTS = (
     *("trial.repeat_failed", "trial.state", "trial.origin", "architecture.json"),
     *("measurement.device", "measurement.dataset", "measurement.protocol", "measurement.precision", "measurement.data"),
     *("measurement.metric", "measurement.recipe", "session.host", "session.command", "session.manifest"),
+    "session.wall_time",
 )
 
 
@@ -627,7 +629,7 @@ def test_a_checkpoint_from_a_stranger_runs_nothing(
     assert kept is not None
     assignment = an_assignment(3)
     worker = Worker("cpu", 1)
-    started = dataclasses.replace(assignment, state=kept.state, epochs=(2,), throughput_batch=None)
+    started = dataclasses.replace(assignment, state=kept.state, epochs=(2,), deployment=None)
     events = list(worker.events(started, {}))
     assert isinstance(events[-1], Failure)
     assert events[-1].reason == "error"

@@ -17,23 +17,29 @@ PACKAGE = Path(__file__).parents[1] / "mlpspace"
 # Lowest first. A file imports from rows below its own and from its own row, never from above, and never in a circle.
 # A name stands for a file or for a whole folder. NEW FILES ARE ADDED HERE.
 ROWS = (
-    ("errors", "fields", "objectives"),
+    ("errors", "fields", "objectives", "wall_time", "fresh_process"),
     ("architecture", "recipe", "pareto", "forecast", "stopping"),
+    ("ranks",),
     ("rungs",),
-    ("measurement", "space", "comparators", "scaling", "papers", "fixed_points"),
+    ("measurement", "measured_again", "references", "space", "comparators", "scaling", "papers", "fixed_points"),
     ("nets", "counts", "proof", "weights", "token_matrices"),
-    ("data", "device", "proxy", "throughput", "quiet", "evaluate", "memory"),
+    (
+        *("data", "device", "proxy", "throughput", "timing", "runtime", "reference", "calibration", "peak_memory"),
+        *("deploy_device", "remeasure", "quiet", "evaluate", "memory", "pieces", "step", "step_ways"),
+        *("nvml", "processes", "fingerprint", "energy"),
+    ),
     ("address", "ledger_tables", "damaged_file", "sqlite_file", "postgres", "storage", "study_folder"),
-    ("ledger", "ledger_rows", "trial", "session", "optuna_tables", "study", "front", "front_probability"),
+    ("ledger", "ledger_rows", "ledger_columns", "trial", "trial_columns", "session", "optuna_tables", "study"),
+    ("comparable", "entries", "front", "front_probability"),
     ("manifest", "checkpoints", "outlets", "extension", "rescue"),
     ("domain",),
     ("sampling",),
-    ("results",),
+    ("ahead", "results", "recalled"),
     ("leaders",),
     ("search",),
     ("replay",),
     ("engines",),
-    ("report", "status", "manifest_table", "plot", "papers_table", "plot_mixing"),
+    ("report", "status", "manifest_table", "plot", "papers_table", "plot_mixing", "wall_time_table"),
     ("retraining", "verdict", "subjects", "machine_profile"),
     ("profile_table",),
     ("survey", "live", "replayed", "interrupt"),
@@ -44,12 +50,18 @@ ROWS = (
 
 # Who may import the heavy libraries, at the top of the file or inside a function.
 MAY_IMPORT = {
-    "ray": ("engines.ray_tune", "engines.ray_worker", "engines.ray_files", "engines.ray_mended", "engines.ray_alive"),
+    "ray": (
+        *("engines.ray_tune", "engines.ray_worker", "engines.ray_files", "engines.ray_mended", "engines.ray_alive"),
+        *("engines.ray_measuring",),
+    ),
     "torch": (
         *("nets", "counts", "proof", "weights", "comparators"),
         *("data", "device", "proxy", "throughput", "quiet", "evaluate", "memory", "engines"),
-        *("token_matrices", "retraining", "machine_profile"),
+        *("pieces", "step"),
+        *("timing", "runtime", "reference", "calibration", "peak_memory", "remeasure", "deploy_device"),
+        *("token_matrices", "retraining", "machine_profile", "fingerprint", "energy"),
     ),
+    "pynvml": ("nvml",),
     "timm": ("comparators",),
     "click": ("cli",),
     "rich": ("cli", "live"),
@@ -61,6 +73,7 @@ QUICK: tuple[str, ...] = ("errors", "fields", "objectives", "architecture", "rec
 QUICK += ("papers", "ledger", "optuna_tables", "study", "front", "manifest", "report", "live", "cli", "__init__")
 QUICK += ("__main__", "fixed_points", "plot", "survey", "driver", "plot", "comparators", "scaling", "papers_table")
 QUICK += ("plot_mixing", "subjects", "profile_table", "checkpoints", "rungs", "forecast", "stopping")
+QUICK += ("ledger_columns", "trial_columns", "comparable", "entries")
 QUICK += ("address", "storage", "sqlite_file", "postgres", "damaged_file", "rescue")
 QUICK += (
     "ledger_tables",
@@ -71,6 +84,10 @@ QUICK += (
     "status",
     "session",
     "manifest_table",
+    "wall_time",
+    "wall_time_table",
+    "fingerprint",
+    "nvml",
 )
 SLOW_LIBRARIES = ("torch", "timm", "ray", "optuna", "pandas", "matplotlib")
 

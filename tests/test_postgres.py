@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import sqlalchemy as sa
+import test_ledger_columns
 import test_search
 from commands import mlpspace
 from hand_made import COUNTS, an_assignment, measured
@@ -31,8 +32,10 @@ from mlpspace.address import address_of
 from mlpspace.engines import inline
 from mlpspace.errors import StudyError
 from mlpspace.ledger import Writer
+from mlpspace.ledger_columns import Reader
 from mlpspace.measurement import Progress
 from mlpspace.study import Study, studies_near
+from mlpspace.trial_columns import columns_of
 
 if TYPE_CHECKING:
     from postgres_server import Server
@@ -376,7 +379,8 @@ def test_what_is_said_twice_counts_once(tmp_path: Path, server: Server, monkeypa
     expected = what_they_leave(in_a_file, None)
     assert what_they_leave(studies[0], None) == expected
     assert what_they_leave(studies[1], deaf) == expected
-    assert deaf.lost == len(CALLS) + 4  # what is counted up is looked up first
+    # deaths are looked up before they are counted up, refusals once; and these are written with what comes next
+    assert deaf.lost == len(CALLS) + 2 + 1 - 2
     assert [trial.deaths for trial in expected[0]] == [2, 0]  # type: ignore[attr-defined]
     assert expected[1] == {"macs ..1M": 7}
 
@@ -397,6 +401,14 @@ def test_optunas_tables_too_are_written_once(tmp_path: Path, server: Server, mon
     assert told == [[trial.value("accuracy"), trial.value("throughput")] for trial in study.trials()]
     assert len(told) == 5
     assert deaf.lost > 20
+
+
+def test_a_server_is_read_all_at_once_as_it_is_row_by_row(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    slow = test_ledger_columns.by_rows(test_ledger_columns.filled(study))
+    columns = test_ledger_columns.told(columns_of(slow))
+    monkeypatch.setattr("mlpspace.ledger_columns.ledger_rows.record", None)  # it would be used row by row
+    assert study.trials() == slow
+    assert test_ledger_columns.told(study.at_one_instant(Reader.columns)) == columns
 
 
 # --- searches -------------------------------------------------------------------------------------------------------
@@ -616,7 +628,10 @@ def test_a_study_of_an_older_version_is_read_as_it_is_and_brought_up_to_date_by_
         begin(writer, why="random start")
     new = columns(study)
     before = study.trials()
-    for name in ("trial.deaths", "trial.gain", "trial.repeat_failed", "session.manifest"):
+    third = ("trial.deaths", "trial.gain", "trial.repeat_failed", "session.manifest")
+    timed = ("measurement.reference", "measurement.runtime", "measurement.fingerprint")
+    server.do(f"DROP TABLE {schema_of(study)}.fingerprint", database="team")
+    for name in (*third, "session.wall_time", *timed):
         table, _, column = name.partition(".")
         server.do(f"ALTER TABLE {schema_of(study)}.{table} DROP COLUMN {column}", database="team")
     server.do(f"UPDATE {schema_of(study)}.mlpspace SET version = 2", database="team")

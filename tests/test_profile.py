@@ -17,9 +17,10 @@ from mlpspace.comparators import TimmMissing
 from mlpspace.engines import inline
 from mlpspace.machine_profile import LONG_S, ROUNDS, Row, profiled
 from mlpspace.nets import build, deploy
+from mlpspace.peak_memory import peak_bytes
 from mlpspace.profile_table import as_json, table
 from mlpspace.subjects import Subject, SubjectError, subjects
-from mlpspace.throughput import DISTURBED_PROTOCOL, peak_bytes
+from mlpspace.throughput import DISTURBED_PROTOCOL
 
 CPU = torch.device("cpu")
 KEYS = (
@@ -44,13 +45,13 @@ def speeds(monkeypatch) -> list:
     """What the next measurements find: images/s, a finished pair of measurements, or an error; 100 when it is empty."""
     told: list = []
 
-    def measure(network, *, batch, **circumstances):
+    def measure(network, *, deployment, **circumstances):
         found = told.pop(0) if told else 100.0
         if isinstance(found, BaseException):
             raise found
         if isinstance(found, tuple):
             return found
-        return a_pair(found, batch=batch, precision=circumstances["precision"])
+        return a_pair(found, batch=deployment.batch, precision=deployment.precision)
 
     monkeypatch.setattr(machine_profile, "measure_throughput", measure)
     return told

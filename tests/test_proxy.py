@@ -631,9 +631,10 @@ def test_a_network_with_far_too_large_a_rate_diverges(trained: Callable[..., lis
 @contextmanager
 def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
     now = [0.0]
-    monkeypatch.setattr(
-        "mlpspace.proxy.time", SimpleNamespace(perf_counter=lambda: now[0], process_time=lambda: now[0])
-    )
+    for module in ("proxy", "pieces"):
+        monkeypatch.setattr(
+            f"mlpspace.{module}.time", SimpleNamespace(perf_counter=lambda: now[0], process_time=lambda: now[0])
+        )
     yield now
 
 
@@ -686,9 +687,10 @@ def test_the_device_is_free_whenever_an_event_is_out(tmp_path: Path, monkeypatch
 def test_pauses_and_a_slow_listener_are_not_training_seconds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A clock that only the network (1 s a pass), a pause (100 s) and the listener (1000 s) move."""
     now = [0.0]
-    monkeypatch.setattr(
-        "mlpspace.proxy.time", SimpleNamespace(perf_counter=lambda: now[0], process_time=lambda: now[0])
-    )
+    for module in ("proxy", "pieces"):
+        monkeypatch.setattr(
+            f"mlpspace.{module}.time", SimpleNamespace(perf_counter=lambda: now[0], process_time=lambda: now[0])
+        )
 
     class Pausing(QuietDevice):
         @contextmanager

@@ -10,6 +10,7 @@ import pytest
 
 from mlpspace.architecture import TOKEN_MIXERS, Linear, MeanHead, NoChannelMixer, NoTokenMixer
 from mlpspace.errors import SpaceError
+from mlpspace.objectives import Deployment
 from mlpspace.space import load_space, read_space
 from mlpspace.space.text import duration
 
@@ -393,3 +394,27 @@ def test_two_batches_for_one_measurement_are_a_mistake():
 )
 def test_numbers_that_only_look_like_some_are_mistakes(old, new):
     assert changed(old, new)
+
+
+def test_how_networks_are_going_to_be_used_is_read_from_throughput_or_memory():
+    text = GOOD.replace(
+        "scale: log}",
+        "scale: log, batch: 8, compile: true, device: RTX 4090}\n  peak_memory: {worst: 1GB, precision: bf16}",
+    )
+    space = read_space(text, "s.yaml")
+    assert space.deployment == Deployment(batch=8, precision="bf16", compile=True, device="RTX 4090")
+    assert space.id != read_space(GOOD, "s.yaml").id
+    assert (
+        read_space(GOOD.replace("scale: log}", "scale: log, batch: 64, compile: false}"), "s.yaml").id
+        == read_space(GOOD, "s.yaml").id
+    )
+
+
+def test_mistakes_in_how_networks_are_going_to_be_used_are_told_together():
+    said = "scale: log, precision: fp8, compile: perhaps, device: [a, b]}\n  peak_memory: {worst: 1GB, compile: true}"
+    with pytest.raises(SpaceError) as error:
+        read_space(GOOD.replace("scale: log}", said), "s.yaml")
+    told = "\n".join(error.value.args[0]) if isinstance(error.value.args[0], list) else str(error.value)
+    assert 'throughput precision "fp8" is not known' in told
+    assert 'throughput compile "perhaps"' in told
+    assert "device a list is no name of a device" in told

@@ -212,10 +212,10 @@ def test_the_status_of_a_search_at_work(tmp_path: Path) -> None:
             writer.record(an_assignment(0), measured(metric, 90.0, rung=rung, epochs=None if rung is None else 6))
         writer.finish(0, "complete")
         writer.finish(1, "infeasible", "out of memory")
+        writer.refuse("params ..10M", 7)
         writer.record_progress(
             an_assignment(2), Progress(phase="training", epoch=3, epochs=6, loss=1.0, accuracy=85.25)
         )
-        writer.refuse("params ..10M", 7)
         told = status(study, front(study, BOTH), now=200.0)
     assert json.loads(json.dumps(told)) == told
     assert (told["trials"], told["total"], told["complete"], told["front"]) == (2, 24, 1, 1)

@@ -150,7 +150,7 @@ def test_a_training_that_is_cut_off_on_the_way_loses_what_came_after_its_last_ch
         inline.run(search, device="cpu", evaluate=cut)
     with Session(tmp_path / "run1", text=WHOLE) as search:
         again = search.next_assignment()
-        assert (again.trial, again.attempt, again.state, again.throughput_batch) == (0, 1, b"2", None)
+        assert (again.trial, again.attempt, again.state, again.deployment) == (0, 1, b"2", None)
     (trial,) = Study(tmp_path / "run1").trials()
     assert [epoch for epoch, _, _ in trial.curve] == [1, 2]
 

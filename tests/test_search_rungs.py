@@ -146,7 +146,7 @@ def test_a_worker_that_dies_after_a_rung_costs_the_epochs_since_then(tmp_path):
             assert search.report(0, event)
         search.lost(0, "killed")
         again = search.next_assignment()
-        assert (again.trial, again.attempt, again.state, again.throughput_batch) == (0, 1, b"2", None)
+        assert (again.trial, again.attempt, again.state, again.deployment) == (0, 1, b"2", None)
 
 
 def test_what_cannot_reach_the_front_at_its_best_is_stopped_at_a_rung_with_the_reason(tmp_path):

@@ -74,8 +74,15 @@ class Stage(Checked):
         return tuple(name for name, used in uses.items() if not used)
 
 
+class _Identified:
+    """A place for the content id, which is asked for again and again and takes longer than a draw."""
+
+    __slots__ = ("_id",)
+    _id: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Architecture(Checked):
+class Architecture(_Identified, Checked):
     """Stem, stages with merging between them, head.
 
     Example:
@@ -111,6 +118,13 @@ class Architecture(Checked):
 
         Such as two ratios that round to one hidden width.
         """
+        try:
+            return self._id
+        except AttributeError:
+            object.__setattr__(self, "_id", self._content_id())
+            return self._id
+
+    def _content_id(self) -> str:
         told = plain.to_dict(self)
         if told["merging"]["kind"] == "conv":  # before there were others, it had no kind
             del told["merging"]["kind"]

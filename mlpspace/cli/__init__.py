@@ -23,6 +23,7 @@ from mlpspace.cli.profile import profile_command
 from mlpspace.cli.replay import replay_command
 from mlpspace.cli.replay_trial import replay_trial_command
 from mlpspace.cli.rescue import rescue_command
+from mlpspace.cli.size import Size
 from mlpspace.cli.storage import Storage, start_again_without_password
 from mlpspace.errors import UserError
 
@@ -181,8 +182,15 @@ class _Seconds(click.ParamType):
     help="Keep a new study's tables on a PostgreSQL server, such as postgresql+psycopg://USER@HOST/DATABASE. "
     "The study's folder keeps the address, without a password. [default: in the study's folder]",
 )
+@click.option(
+    "--resident",
+    type=Size(),
+    help="So many images, such as 2GB, may lie on a worker's device; of more, all stay in a file of decoded images and "
+    "are read ahead while the device computes. [default: a quarter of its free memory]",
+)
 @click.option("--plain", is_flag=True, help="Plain lines even in a terminal.")
-def search_command(file: str, study: Path | None, **options: Any) -> None:
+@click.option("--profile", is_flag=True, help="At the end, where the wall time of each worker went.")
+def search_command(file: str, study: Path | None, profile: bool, **options: Any) -> None:
     """Search the space in FILE.
 
     The same command goes on with its study until the number of trials is reached. Ctrl-C ends cleanly, and whatever
@@ -197,6 +205,10 @@ def search_command(file: str, study: Path | None, **options: Any) -> None:
     asked = Options(**options, data=dict(data), named=study is not None)
     told = search(file, study, asked, command=command, write=_line)
     _print_front(told.study, told.space, plot_hint=True)
+    if profile:
+        from mlpspace import wall_time_table
+
+        click.echo("\n" + wall_time_table.spent_text(wall_time_table.spent_of(told.study.sessions())))
     if told.interrupted:
         click.echo(f"\nInterrupted after {told.done} of {told.total} trials. To go on:\n  {told.go_on}")
         raise click.exceptions.Exit(INTERRUPTED)
@@ -345,10 +357,16 @@ def _told(text: str) -> None:
 @cli.command("status")
 @click.argument("study", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
-def status_command(study: Path, as_json: bool) -> None:
+@click.option("--profile", is_flag=True, help="Where the wall time of each worker went, of all sessions.")
+def status_command(study: Path, as_json: bool, profile: bool) -> None:
     """How the search in folder STUDY is doing, from any terminal."""
-    from mlpspace import status
+    from mlpspace import status, wall_time_table
+    from mlpspace.study import Study
 
+    if profile:
+        spent = wall_time_table.spent_of(Study(study).sessions())
+        click.echo(json_text(wall_time_table.spent_json(spent)) if as_json else wall_time_table.spent_text(spent))
+        return
     opened, found = _front_of(study)
     told = status.status(opened, found)
     click.echo(json_text(told) if as_json else status.status_text(told))

@@ -14,15 +14,17 @@ if TYPE_CHECKING:
     from mlpspace.data.batch import normalised as normalised
     from mlpspace.data.dataset import Dataset as Dataset
     from mlpspace.data.dataset import load as load
+    from mlpspace.data.dataset import loading as loading
 
 _HOMES = {
     "Dataset": "mlpspace.data.dataset",
     "load": "mlpspace.data.dataset",
+    "loading": "mlpspace.data.dataset",
     "normalised": "mlpspace.data.batch",
     "augment": "mlpspace.data.batch",
 }
 
-__all__ = ["Dataset", "augment", "load", "normalised"]
+__all__ = ["Dataset", "augment", "load", "loading", "normalised"]
 
 
 def __getattr__(name: str) -> Any:

@@ -44,7 +44,7 @@ class CifarBatches:
         return TrainingPart(
             files=self.files,
             labels=np.concatenate(labels),
-            images=lambda rows, resolution: pixels.fit(images[rows], resolution),
+            images=lambda rows, resolution: pixels.fitted(images, rows, resolution),
             place=places.__getitem__,
         )
 

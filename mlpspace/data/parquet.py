@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mlpspace.data import pixels
-from mlpspace.data.pixels import Rows, check_room
+from mlpspace.data.pixels import Encoded, Rows, check_room
 from mlpspace.data.training_part import TrainingPart, is_training
 from mlpspace.errors import DataError
 
@@ -44,7 +44,9 @@ class Parquet:
         return TrainingPart(
             files=self.files,
             labels=np.concatenate(labels),
-            images=lambda rows, resolution: pixels.decode(lambda: self._encoded(rows, place), len(rows), resolution),
+            images=lambda rows, resolution: pixels.decode(
+                lambda start: self._encoded(rows[start:], place), len(rows), resolution
+            ),
             place=place,
         )
 
@@ -55,7 +57,7 @@ class Parquet:
             raise DataError(f'{file}, row {row}: no label in the column "{self.label_column}". Take the row out')
         return column.to_numpy().astype(np.int64)
 
-    def _encoded(self, rows: Rows, place: Callable[[int], str]) -> Iterator[tuple[str, bytes]]:
+    def _encoded(self, rows: Rows, place: Callable[[int], str]) -> Iterator[Encoded]:
         """The images of `rows`, as they are encoded; only the row groups that hold one are read."""
         start = 0
         for file in self.files:

@@ -9,9 +9,14 @@ from __future__ import annotations
 
 import functools
 import io
+import itertools
+import math
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
+from typing import IO, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +26,11 @@ from mlpspace.errors import DataError
 
 Pixels = npt.NDArray[np.uint8]
 Rows = npt.NDArray[np.int64]
+Encoded: TypeAlias = tuple[str, bytes | Path]
+"""JPEG, PNG and the like: words that say where it lies, and its bytes or the file that holds them."""
+
+PIECE_BYTES = 2**28  # of decoded images that are held at once, at most, unless one is larger
+_EACH = 64  # images that a thread decodes for a piece, so that the last of them is not waited for long
 
 # What training sets come in. Pillow reads others too, for one of which, PostScript, it runs another program.
 _FORMATS = ("PNG", "JPEG", "JPEG2000", "BMP", "GIF", "WEBP", "PPM", "TIFF")
@@ -28,16 +38,55 @@ _GRAY = ("1", "L", "LA")
 _TOO_DEEP = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
 
 
-def fit(images: Pixels, resolution: int) -> Pixels:
-    """(N, C, H, W) of one size to (N, C, s, s).
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Decoding:
+    """How images become (N, C, s, s), a piece at a time; nothing is decoded before it is asked for."""
 
-    Raises:
-        DataError: the result would not fit into the machine.
-    """
+    count: int  # N
+    channels: int
+    resolution: int
+    pieces: Callable[[int, int], Iterator[Pixels]]
+    """(the first image, threads) -> (n, C, s, s) for the images from that one on. DataError names a broken one."""
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        return self.count, self.channels, self.resolution, self.resolution
+
+    def whole(self) -> Pixels:
+        """All of them.
+
+        Raises:
+            DataError: they would take more than half of the machine's memory; or an image is broken.
+        """
+        mend = "say fewer with fidelity: {images: N, ...}, or a smaller resolution or validation share"
+        check_room(math.prod(self.shape), f"{self.count:,} images of {self.resolution} x {self.resolution}", mend)
+        images = np.empty(self.shape, np.uint8)
+        done = 0
+        for piece in self.pieces(0, 1):
+            images[done : done + len(piece)] = piece
+            done += len(piece)
+        assert done == self.count
+        return images
+
+
+def fitted(images: Pixels, rows: Rows, resolution: int) -> Decoding:
+    """Those `rows` of images of one size, (N, C, H, W)."""
+    channels = images.shape[1]
+
+    def pieces(start: int, threads: int) -> Iterator[Pixels]:
+        size = _piece(channels, resolution, threads)
+        for at in range(start, len(rows), size):
+            yield fit(images[rows[at : at + size]], resolution)
+
+    return Decoding(count=len(rows), channels=channels, resolution=resolution, pieces=pieces)
+
+
+def fit(images: Pixels, resolution: int) -> Pixels:
+    """(N, C, H, W) of one size to (N, C, s, s)."""
     count, channels, height, width = images.shape
     if (height, width) == (resolution, resolution):
         return images
-    fitted = _blank(count, channels, resolution)
+    fitted = np.zeros((count, channels, resolution, resolution), np.uint8)
     if _pads(height, width, resolution):
         top, left = (resolution - height) // 2, (resolution - width) // 2
         fitted[:, :, top : top + height, left : left + width] = images
@@ -47,38 +96,84 @@ def fit(images: Pixels, resolution: int) -> Pixels:
     return fitted
 
 
-def decode(encoded: Callable[[], Iterable[tuple[str, bytes]]], count: int, resolution: int) -> Pixels:
+def decode(encoded: Callable[[int], Iterable[Encoded]], count: int, resolution: int) -> Decoding:
     """JPEG, PNG and the like (_FORMATS), to (N, C, s, s); C is 1 if every image is gray.
 
+    As many heads are read at once as it takes to know C, and whether the set is padded.
+
     Args:
-        encoded: gives the images, each with the words that say where it lies; called more than once.
+        encoded: gives the images from a place on; called more than once.
         count: how many there are.
 
     Raises:
-        DataError: names the image that cannot be decoded; or the result would not fit into the machine.
+        DataError: names an image whose head cannot be read.
     """
-    sizes = (_opened(where, data).size for where, data in encoded())
-    width, height = next(sizes)
-    pad = _pads(height, width, resolution) and all(size == (width, height) for size in sizes)
-    images = None
-    for at, (where, data) in enumerate(encoded()):
-        image = _opened(where, data)
-        try:
-            image.draft(
-                None, (2 * resolution, 2 * resolution)
-            )  # a large JPEG is decoded at 1/2, 1/4 or 1/8 of its size
-            image = image.convert("L" if image.mode in _GRAY else "RGB")
-        except Exception as error:  # its decoders raise anything on broken input
-            raise _broken(where, error) from error
-        pixels = _fit(image, resolution, pad=pad)
-        if images is None:
-            images = _blank(count, len(pixels), resolution)
-        elif len(pixels) > images.shape[1]:  # the first coloured one after gray ones
-            images, gray = _blank(count, 3, resolution), images
-            images[:at] = gray[:at]
-        images[at] = pixels
-    assert images is not None
-    return images
+    pad, gray = _form(encoded(0), resolution)
+    channels = 1 if gray else 3
+
+    def pieces(start: int, threads: int) -> Iterator[Pixels]:
+        rest = iter(encoded(start))
+        # Pillow decodes and resizes without Python's lock: 448 x 336 JPEG to 224 pixels at 524 images/s with one thread
+        # and 1,050 with two, 128 x 96 to 64 at 2,805 and 3,645 (benchmarks/streamed_data.py, 2-core VM, 2026-11-22)
+        with ThreadPoolExecutor(threads) as pool:
+            while some := list(itertools.islice(rest, _piece(channels, resolution, threads))):
+                piece = np.empty((len(some), channels, resolution, resolution), np.uint8)
+
+                def fill(at: int, each: Encoded, piece: Pixels = piece) -> None:
+                    piece[at] = _decoded(*each, resolution, pad=pad)  # a gray one may become three equal channels
+
+                for _ in pool.map(fill, range(len(some)), some):
+                    pass
+                yield piece
+                del piece, fill  # before the next is made
+
+    return Decoding(count=count, channels=channels, resolution=resolution, pieces=pieces)
+
+
+def _piece(channels: int, resolution: int, threads: int) -> int:
+    """Images that are decoded between two that ask how far it has come."""
+    return max(1, min(_EACH * threads, PIECE_BYTES // (channels * resolution**2)))
+
+
+def _form(encoded: Iterable[Encoded], resolution: int) -> tuple[bool, bool]:
+    """Whether a set is padded, and whether all of it is gray."""
+    pad, gray, first = True, True, None
+    for where, source in encoded:
+        (width, height), mode = _head(where, source)
+        first = first or (width, height)
+        pad = pad and first == (width, height) and _pads(height, width, resolution)
+        gray = gray and mode in _GRAY
+        if not pad and not gray:
+            break
+    return pad, gray
+
+
+def _head(where: str, source: bytes | Path) -> tuple[tuple[int, int], str]:
+    """Size and mode of an image."""
+    if isinstance(source, bytes):
+        image = _opened(where, io.BytesIO(source))
+        return image.size, image.mode
+    try:
+        stream = source.open("rb")
+    except OSError as error:
+        raise _unreadable(where, error) from error
+    with stream:
+        image = _opened(where, stream)
+        return image.size, image.mode
+
+
+def _decoded(where: str, source: bytes | Path, resolution: int, *, pad: bool) -> Pixels:
+    try:
+        data = source if isinstance(source, bytes) else source.read_bytes()
+    except OSError as error:
+        raise _unreadable(where, error) from error
+    image = _opened(where, io.BytesIO(data))
+    try:
+        image.draft(None, (2 * resolution, 2 * resolution))  # a large JPEG is decoded at 1/2, 1/4 or 1/8 of its size
+        image = image.convert("L" if image.mode in _GRAY else "RGB")
+    except Exception as error:  # its decoders raise anything on broken input
+        raise _broken(where, error) from error
+    return _fit(image, resolution, pad=pad)
 
 
 def _pads(height: int, width: int, resolution: int) -> bool:
@@ -86,10 +181,10 @@ def _pads(height: int, width: int, resolution: int) -> bool:
     return 4 * short >= 3 * resolution and long <= resolution and short < resolution
 
 
-def _opened(where: str, data: bytes) -> Image.Image:
+def _opened(where: str, stream: IO[bytes]) -> Image.Image:
     """The image with its head read."""
     try:
-        image = Image.open(io.BytesIO(data), formats=_readable())
+        image = Image.open(stream, formats=_readable())
     except Exception as error:  # its decoders raise anything on broken input
         raise _broken(where, error) from error
     if image.mode in _TOO_DEEP:
@@ -102,6 +197,10 @@ def _readable() -> tuple[str, ...]:
     """Of _FORMATS those that this Pillow was built with."""
     Image.init()
     return tuple(name for name in _FORMATS if name in Image.OPEN)
+
+
+def _unreadable(where: str, error: OSError) -> DataError:
+    return DataError(f"{where} cannot be read ({error.strerror or error})")
 
 
 def _broken(where: str, error: Exception) -> DataError:
@@ -125,17 +224,6 @@ def _fit(image: Image.Image, resolution: int, pad: bool = False) -> Pixels:
     return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
 
 
-def _blank(count: int, channels: int, resolution: int) -> Pixels:
-    """(N, C, s, s) of zeros.
-
-    Raises:
-        DataError: it would take more than half of the machine's memory.
-    """
-    mend = "say fewer with fidelity: {images: N, ...}, or a smaller resolution or validation share"
-    check_room(count * channels * resolution**2, f"{count:,} images of {resolution} x {resolution}", mend)
-    return np.zeros((count, channels, resolution, resolution), np.uint8)
-
-
 def check_room(needed: int, what: str, mend: str = "it is broken, or for a larger machine") -> None:
     """Refuse what would take more than half of the machine's memory.
 
@@ -147,13 +235,13 @@ def check_room(needed: int, what: str, mend: str = "it is broken, or for a large
     Raises:
         DataError: it would.
     """
-    machine = _machine_bytes()
+    machine = machine_bytes()
     if needed > machine / 2:
         told = f"{needed / 1e9:,.1f} GB, more than half of the {machine / 1e9:.1f} GB of this machine"
         raise DataError(f"{what} take {told}: {mend}")
 
 
-def _machine_bytes() -> int:
+def machine_bytes() -> int:
     """Memory of the machine, or of the container if that is less."""
     physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     limit = Path("/sys/fs/cgroup/memory.max")

@@ -18,7 +18,7 @@ from typing import TypeAlias
 import numpy as np
 
 from mlpspace.data import cifar, parquet, pixels
-from mlpspace.data.pixels import Pixels, Rows
+from mlpspace.data.pixels import Encoded, Pixels, Rows
 from mlpspace.data.training_part import TrainingPart, is_training
 from mlpspace.errors import DataError
 
@@ -113,7 +113,7 @@ class PackagedTable:
         return TrainingPart(
             files=(file,),
             labels=table[:, -1].astype(np.int64),
-            images=lambda rows, resolution: pixels.fit(gray[rows], resolution),
+            images=lambda rows, resolution: pixels.fitted(gray, rows, resolution),
             place=lambda row: f"{file}, row {row}",
         )
 
@@ -151,7 +151,7 @@ class Idx:
         return TrainingPart(
             files=(self.image_file, self.label_file),
             labels=labels.astype(np.int64),
-            images=lambda rows, resolution: pixels.fit(gray[rows, None], resolution),
+            images=lambda rows, resolution: pixels.fitted(gray[:, None], rows, resolution),
             place=lambda row: f"{self.label_file}, row {row}",
         )
 
@@ -217,17 +217,13 @@ class ImageFolder:
             if not file.is_file():  # reading a pipe or a device may never end
                 raise DataError(f"{file} is no file, or a link to none: take it away")
 
-        def encoded(rows: Rows) -> Iterator[tuple[str, bytes]]:
-            for row in rows:
-                try:
-                    yield str(files[row]), files[row].read_bytes()
-                except OSError as error:
-                    raise DataError(f"{files[row]} cannot be read ({error.strerror})") from error
+        def encoded(rows: Rows) -> Iterator[Encoded]:
+            return ((str(files[row]), files[row]) for row in rows)
 
         return TrainingPart(
             files=files,
             labels=np.repeat(np.arange(len(of_class), dtype=np.int64), [len(held) for held in of_class]),
-            images=lambda rows, resolution: pixels.decode(lambda: encoded(rows), len(rows), resolution),
+            images=lambda rows, resolution: pixels.decode(lambda start: encoded(rows[start:]), len(rows), resolution),
             place=lambda row: str(files[row]),
         )
 

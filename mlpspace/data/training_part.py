@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlpspace.data.pixels import Pixels, Rows
+from mlpspace.data.pixels import Decoding, Rows
 
 _TRAINING = {"train", "training", "trainset"}
 _HELD_OUT = {"test", "testing", "testset", "val", "valid", "validation", "valset", "dev", "eval", "evaluation"}
@@ -28,11 +28,11 @@ def is_training(name: str) -> bool | None:
 class TrainingPart:
     """N images in a fixed order.
 
-    `images(rows, resolution)` decodes the rows asked for, a rising selection of the N, to (len(rows), C, s, s) by the
-    rule of `pixels`; it raises DataError for a broken image and for a result that would not fit into the machine.
+    `images(rows, resolution)` tells how the rows asked for, a rising selection of the N, become (len(rows), C, s, s)
+    by the rule of `pixels`; it raises DataError for an image whose head is broken.
     """
 
     files: tuple[Path, ...]  # all that images and labels come from
     labels: Rows  # (N,), not yet checked against the task
-    images: Callable[[Rows, int], Pixels]
+    images: Callable[[Rows, int], Decoding]
     place: Callable[[int], str]  # row -> words that say where it lies

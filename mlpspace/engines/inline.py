@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import sys
 import threading
 import time
@@ -12,13 +13,15 @@ from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from mlpspace.device import cores
+from mlpspace.deploy_device import measuring_device
+from mlpspace.device import cores, resolve
 from mlpspace.engines import EXIT_LOST
 from mlpspace.engines.beside import beside
 from mlpspace.engines.crash import BlackBox
 from mlpspace.engines.worker import Worker
-from mlpspace.measurement import Evaluate
+from mlpspace.measurement import Assignment, Evaluate, Event
 from mlpspace.search import Search
+from mlpspace.wall_time import DRIVER, PROCESS, WORKER, Tallies, spent
 
 LOOK_S = 1.0  # between two looks at whether the trial hangs
 STUCK_S = 10.0  # that Python may take to answer a signal, before the trial hangs in a library
@@ -36,6 +39,8 @@ def run(
     note: Callable[[str], None] = lambda text: None,
     evaluate: Evaluate | None = None,
     black_box: Path | None = None,
+    tallies: Tallies | None = None,
+    measures_on: str | None = None,
 ) -> None:
     """Run a search until it is done or `interrupted` says so; then the trial at work stays unfinished in the ledger.
 
@@ -45,22 +50,51 @@ def run(
     Args:
         evaluate: stands in for a worker, in tests.
         black_box: a file for who is at work, should the process crash; see `crash`.
+        tallies: hear where the time went.
+        measures_on: a name of the device that networks are going to run on; None: the one that trains.
+
+    Raises:
+        UserError: a device that was asked for is not here; later, a broken dataset and the like.
     """
-    events_of = evaluate or Worker(device, cores()).events
+    measuring_device(measures_on, resolve(device))  # before anything is trained: is there one?
+    events_of = evaluate or Worker(device, cores(), measures_on=measures_on).events
+    PROCESS.turn_to("reporting")
     with _watch(search, note), nullcontext() if black_box is None else BlackBox(black_box) as box:
-        while not interrupted() and (assignment := search.next_assignment()) is not None:
+        while not interrupted() and (assignment := _next(search)) is not None:
             number = assignment.trial
             if box is not None:
                 box.note(number)
             try:
                 with closing(events_of(assignment, search.measured_bounds(number))) as events:
-                    if all(search.report(number, event) and not interrupted() for event in events):
-                        search.completed(number)
+                    if all(_report(search, number, event, tallies) and not interrupted() for event in events):
+                        with spent("deciding"):
+                            search.completed(number)
             except _Hung:
                 if number in search.running:
                     search.hung(number)
             if box is not None:
                 box.note(None)
+
+
+def _next(search: Search) -> Assignment | None:
+    with spent("deciding"):
+        return search.next_assignment()
+
+
+def _report(search: Search, number: int, event: Event, tallies: Tallies | None) -> bool:
+    with spent("deciding"):
+        goes_on = search.report(number, event)
+        if tallies is not None:
+            tallies.heard(f"pid {os.getpid()} on {socket.gethostname()}", _of_the_worker())
+            tallies.look()
+    return goes_on
+
+
+def _of_the_worker() -> dict[str, float]:
+    """Its part of the process's account: while the search takes its time, the worker waits."""
+    told = PROCESS.tally()
+    waited = sum(told.get(kind, 0.0) for kind in DRIVER if kind != "opening")
+    return {kind: told[kind] for kind in WORKER if kind in told} | {"waiting": waited}
 
 
 @contextmanager

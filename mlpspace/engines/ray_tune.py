@@ -52,8 +52,11 @@ from ray.tune.search import Searcher
 from ray.tune.stopper import Stopper
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from mlpspace.ahead import Ahead
+from mlpspace.deploy_device import Devices, devices_here
 from mlpspace.engines.ray_alive import watched
 from mlpspace.engines.ray_files import Files, offer
+from mlpspace.engines.ray_measuring import Measuring
 from mlpspace.engines.ray_mended import mend, own_signals
 from mlpspace.engines.ray_worker import RayWorker, Work
 from mlpspace.engines.resources import EngineError, Wanted, plan, widened
@@ -61,6 +64,7 @@ from mlpspace.errors import UserError
 from mlpspace.measurement import Evaluate
 from mlpspace.quiet import node_folder
 from mlpspace.search import Search
+from mlpspace.wall_time import PROCESS, Tallies, spent
 
 MOST_DEATHS = 12  # in a row; then it is the machine, and not the networks
 LOOK_S = 1.0  # between two looks at trials that hang and nodes that come or go
@@ -74,6 +78,7 @@ class _AtWork:
     state: list[ray.ObjectRef]  # what it goes on from, until its worker has it
     node: str | None = None  # of its worker, once that was heard of
     pid: int | None = None
+    worker: str | None = None
 
 
 class _Bridge:
@@ -85,20 +90,24 @@ class _Bridge:
         wanted: Wanted,
         interrupted: Callable[[], bool],
         note: Callable[[str], None],
+        tallies: Tallies,
     ) -> None:
         self.search = search
         self.interrupted = interrupted
         self.deaths = 0  # of workers, since any of them last came to an end by itself
         self.fatal: str | None = None
         self.make: Callable[[], Evaluate] | None = None  # what evaluates, in a worker
+        self.measuring: Measuring | None = None  # where the space names a device to measure on
         self.wanted = wanted
         self._note = note
+        self._tallies = tallies
         self._at_work: dict[str, _AtWork] = {}  # by Tune's trial id
         self._parked: dict[str, str] = {}  # Tune's trial id -> its node, which is set aside
         self._alive: dict[str, dict[str, Any]] = {}  # node id -> node
         self._gone: dict[str, float] = {}  # node id -> when it was missed first
         self._looked = -math.inf
         self._look_at_nodes()
+        self._planned = set(self._alive)  # the nodes that `resources` are of
         self.resources = plan(wanted, [node["Resources"] for node in self._alive.values()])
 
     def __reduce__(self) -> Any:
@@ -107,6 +116,16 @@ class _Bridge:
     def __deepcopy__(self, memo: Any) -> _Bridge:
         return self
 
+    def look_for(self, device: str, devices_of: Callable[[], Devices]) -> None:
+        """Find out which nodes have the device that networks are measured on.
+
+        Raises:
+            UserError: none has.
+        """
+        told = self.search, device, self.resources, self._alive, self._note, self._tallies
+        self.measuring = Measuring(*told, devices_of)
+
+    @spent("deciding")
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         self.look_after()
         resources, at_work = self.resources, len(self._at_work)
@@ -123,8 +142,19 @@ class _Bridge:
         assert self.make is not None
         return {"work": Work(assignment, self.search.measured_bounds(assignment.trial), self.make, state)}
 
+    @spent("deciding")
     def take(self, trial_id: str, result: Mapping[str, Any]) -> bool:
         """Report what a worker sent. False: the trial shall stop."""
+        worker = result.get("worker")
+        if worker is not None:
+            self._tallies.heard(worker, dict(result["wall_time"]))
+        goes_on = self._take(trial_id, result)
+        self.search.prepare()
+        if worker is not None and (not goes_on or result.get("done")):
+            self._tallies.idle(worker)
+        return goes_on
+
+    def _take(self, trial_id: str, result: Mapping[str, Any]) -> bool:
         if trial_id in self._parked:
             return True
         at_work = self._at_work.get(trial_id)
@@ -132,6 +162,7 @@ class _Bridge:
             return False
         at_work.state.clear()  # its worker has it: the object store need not hold it any longer
         at_work.node, at_work.pid = result.get("node", at_work.node), result.get("pid", at_work.pid)
+        at_work.worker = result.get("worker", at_work.worker)
         if not all(self.search.report(at_work.number, event) for event in result.get("events", ())):
             del self._at_work[trial_id]
             self.deaths = 0
@@ -141,11 +172,17 @@ class _Bridge:
             self.search.stop("failed")
         elif "unfit" in result:
             self._set_aside(trial_id, str(result["unfit"]))
+        elif "elsewhere" in result:
+            del self._at_work[trial_id]
+            self.search.returned(at_work.number)
+            if self.measuring is not None and at_work.node is not None:
+                self.measuring.cannot(at_work.node)
         elif result.get("done"):
             self.deaths = 0
             self.search.completed(at_work.number)
         return True
 
+    @spent("deciding")
     def ended(self, trial_id: str, result: Mapping[str, Any] | None, *, error: bool) -> None:
         if not error and result:
             self.take(trial_id, result)
@@ -153,6 +190,8 @@ class _Bridge:
         at_work = self._at_work.pop(trial_id, None)
         if at_work is None or not error:
             return
+        if at_work.worker is not None:
+            self._tallies.gone(at_work.worker)
         if self._its_node_is_gone(at_work):
             self.search.returned(at_work.number)
             return
@@ -162,13 +201,19 @@ class _Bridge:
             self.fatal = f"{self.deaths} workers in a row died before their trial ended; see `dmesg` for why."
             self.search.stop("failed")
 
+    @spent("deciding")
     def look_after(self) -> None:
         """What nobody reports: trials that hang, nodes that come and go. Tune asks for it all the time."""
+        self._measure()
         now = time.monotonic()
         if now - self._looked < LOOK_S:
             return
         self._looked = now
+        self._tallies.look()
         for number in self.search.overdue():
+            if self.measuring is not None and self.measuring.end(number):
+                self.search.hung(number)
+                continue
             trial_id, at_work = next(each for each in self._at_work.items() if each[1].number == number)
             self.search.hung(number)
             del self._at_work[trial_id]
@@ -176,19 +221,29 @@ class _Bridge:
                 there = NodeAffinitySchedulingStrategy(at_work.node, soft=False)
                 # Tune hears of it, and starts another worker
                 ray.remote(num_cpus=0, scheduling_strategy=there)(_kill).remote(at_work.pid)
-        if self._look_at_nodes():
+        self._look_at_nodes()
+        if self._alive.keys() != self._planned:
+            self._planned = set(self._alive)
             resources = [node["Resources"] for node in self._alive.values()]
             self.resources = widened(self.resources, self.wanted, resources)
             self._note(f"{_count(len(self._alive), 'node')}, room for {_count(self.resources.slots, 'worker')} now")
+            if self.measuring is not None:
+                self.measuring.look(self._alive)
             for trial_id in [each for each, node in self._parked.items() if node not in self._alive]:
                 del self._parked[trial_id]
 
-    def _look_at_nodes(self) -> bool:
-        """Whether nodes have come or gone since the last look."""
+    def _measure(self) -> None:
+        if self.measuring is None or self.interrupted() or self.fatal is not None:
+            return
+        workers = self.resources.workers
+        # for those that wait, and for those that will ask before another is measured
+        self.measuring.poll(max(0, workers - len(self._at_work)) + 1 + workers // 4)
+        self.fatal = self.measuring.fatal
+
+    def _look_at_nodes(self) -> None:
         alive = {node["NodeID"]: node for node in ray.nodes() if node.get("Alive")}
         before, self._alive = self._alive, alive
         self._gone.update({node: time.monotonic() for node in before.keys() - alive.keys()})
-        return before.keys() != alive.keys()
 
     def _its_node_is_gone(self, at_work: _AtWork) -> bool:
         self._look_at_nodes()
@@ -274,12 +329,16 @@ def run(
     interrupted: Callable[[], bool],
     note: Callable[[str], None] = lambda text: None,
     make_evaluate: Callable[[], Evaluate] | None = None,
+    tallies: Tallies | None = None,
+    devices_of: Callable[[], Devices] = devices_here,
 ) -> None:
     """Run a search until it is done or `interrupted` says so.
 
     Args:
         note: hears of nodes that come, go or are set aside.
         make_evaluate: makes a worker in its own process; in tests and benchmarks a stand-in.
+        tallies: hear where the workers' time goes.
+        devices_of: runs on a node and says what it has; in tests a stand-in.
 
     Raises:
         EngineError: Ray or the cluster lacks what was asked for.
@@ -288,9 +347,18 @@ def run(
     for name in ("ray", "ray.tune"):  # what it has to say of a trial, the search says
         logging.getLogger(name).setLevel(logging.CRITICAL)
     mend()
-    with _cluster(wanted), watched(wanted.address, note), _scratch() as folder:
-        bridge = _Bridge(search, wanted, interrupted, note)
-        _fit(bridge, make_evaluate, folder)
+    # Tune has one thread for what all workers say, so the sampler thinks in another
+    with _cluster(wanted), watched(wanted.address, note), _scratch() as folder, Ahead() as search.ahead:
+        tallies = tallies or Tallies(lambda told: None, dict)
+        bridge = _Bridge(search, wanted, interrupted, note, tallies)
+        if wanted.measures_on is not None:
+            bridge.look_for(wanted.measures_on, devices_of)
+        PROCESS.turn_to("engine")
+        try:
+            _fit(bridge, make_evaluate, folder)
+        finally:
+            if bridge.measuring is not None:
+                bridge.measuring.close()
     if bridge.fatal is not None:
         raise UserError(bridge.fatal)
 
@@ -298,7 +366,11 @@ def run(
 def _fit(bridge: _Bridge, make_evaluate: Callable[[], Evaluate] | None, folder: Path) -> None:
     resources, wanted = bridge.resources, bridge.wanted
     files = None if wanted.data_path is None or wanted.address is None else offer(wanted.data_path)
-    bridge.make = make_evaluate or functools.partial(_worker_events, resources.device, resources.threads, files)
+    threads, measuring = resources.threads, bridge.measuring
+    measures_on = None if measuring is None else measuring.device
+    bridge.make = make_evaluate or functools.partial(_worker_events, resources.device, threads, files, measures_on)
+    if measuring is not None:
+        measuring.make = make_evaluate or functools.partial(_worker_events, "cpu", threads, None, measures_on)
     tuner = tune.Tuner(
         tune.with_resources(RayWorker, {"cpu": resources.cpus, "gpu": resources.gpus}),
         tune_config=tune.TuneConfig(
@@ -320,10 +392,11 @@ def _fit(bridge: _Bridge, make_evaluate: Callable[[], Evaluate] | None, folder: 
         tuner.fit()
 
 
-def _worker_events(device: str, threads: int, files: Files | None) -> Evaluate:
+def _worker_events(device: str, threads: int, files: Files | None, measures_on: str | None) -> Evaluate:
     from mlpspace.engines.worker import Worker  # and torch, in the worker's process
 
-    return Worker(device, threads, here=(lambda path: path) if files is None else files.here).events
+    here = (lambda path: path) if files is None else files.here
+    return Worker(device, threads, here=here, measures_on=measures_on).events
 
 
 @contextmanager

@@ -1,8 +1,9 @@
-"""The replay engine: a search over a table, with simulated workers on simulated time.
+"""The replay engine: a search with simulated workers on simulated time.
 
 The same Search, sampler and rungs as on the real engines, thousands of trainings a minute: what is claimed of a
-search's quality is claimed from here. Time passes as the recorded trainings took it (as in Syne Tune's simulator,
-Salinas et al. 2022, https://proceedings.mlr.press/v188/salinas22a.html), so workers finish in the order they would.
+search's quality is claimed from here, over a table, and what is claimed of its driver with many workers. Time passes
+as the recorded trainings took it (as in Syne Tune's simulator, Salinas et al. 2022,
+https://proceedings.mlr.press/v188/salinas22a.html), so workers finish in the order they would.
 """
 
 from __future__ import annotations
@@ -12,15 +13,18 @@ import math
 import time
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 from mlpspace.checkpoints import MemoryCheckpoints
-from mlpspace.measurement import Event, Progress
+from mlpspace.measurement import Assignment, Event, Progress
 from mlpspace.pareto import hypervolume
 from mlpspace.replay.simulation import NullMirror, NullWriter, SimulatedClock, events
 from mlpspace.replay.table import TableDomain
 from mlpspace.results import Limits, Result
 from mlpspace.sampling.base import Observation, Sampler, Suggestion
 from mlpspace.search import Search
+
+TimedEvents: TypeAlias = Generator[tuple[float, Event], None, None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,13 +73,13 @@ def run(
 
     def observe(result: Result) -> None:
         if result.costs is not None:
-            told.trained.append(Trained(result.costs, told.epochs, clock.now))
+            told.trained.append(Trained(result.costs, at_work.epochs, clock.now))
 
     search = Search(
         domain,
         writer=NullWriter(),
         trials=(),
-        sampler=_Timed(make(domain, seed=seed), told.cpu_seconds),
+        sampler=Timed(make(domain, seed=seed), told.cpu_seconds, time.process_time),
         mirror=NullMirror(),
         shelf=MemoryCheckpoints(),
         limits=Limits(trials=trials),
@@ -83,66 +87,75 @@ def run(
         clock=clock,
         observe=observe,
     )
-    _Workers(domain, search, clock, workers, told, epochs).work()
-    told.seconds = clock.now
+    at_work = Workers(search, clock, workers, lambda assignment: events(domain.table, assignment))
+    at_work.work(until=lambda: at_work.epochs >= epochs)
+    told.epochs, told.begun, told.seconds = at_work.epochs, at_work.begun, clock.now
     return told
 
 
-class _Workers:
-    """They wait in a queue of what happens next: (time, order, trial, event, what comes after it)."""
+class Workers:
+    """They wait in a queue of what happens next: (time, order, trial, event, what comes after it).
+
+    Args:
+        events_of: what a worker says of an assignment, each with the seconds that pass before it.
+    """
 
     def __init__(
-        self, domain: TableDomain, search: Search, clock: SimulatedClock, count: int, told: Replay, epochs: float
+        self, search: Search, clock: SimulatedClock, count: int, events_of: Callable[[Assignment], TimedEvents]
     ) -> None:
-        self._domain, self._search, self._clock, self._told, self._epochs = domain, search, clock, told, epochs
+        self.begun = 0  # trials
+        self.epochs = 0  # trained in all
+        self._search, self._clock, self._events_of = search, clock, events_of
         self._idle = count
         self._order = 0
-        self._queue: list[tuple[float, int, int, Event | None, Generator[tuple[float, Event], None, None]]] = []
+        self._queue: list[tuple[float, int, int, Event | None, TimedEvents]] = []
 
-    def work(self) -> None:
+    def work(self, until: Callable[[], bool] = lambda: False) -> None:
+        """Until there is nothing more to do, or `until` says so after an event; then it may be called again."""
         while True:
             while self._idle and (assignment := self._search.next_assignment()) is not None:
                 self._idle -= 1
-                self._told.begun += assignment.state is None
-                self._next(assignment.trial, events(self._domain.table, assignment))
+                self.begun += assignment.state is None
+                self._next(assignment.trial, self._events_of(assignment))
             if not self._queue:
                 return
             self._clock.now, _, trial, event, coming = heapq.heappop(self._queue)
             if event is None:
                 self._search.completed(trial)
                 self._idle += 1
-                continue
-            if isinstance(event, Progress) and event.accuracy is not None:
-                self._told.epochs += 1
-            if self._search.report(trial, event):
-                self._next(trial, coming)
             else:
-                self._idle += 1
-            if self._told.epochs >= self._epochs:
+                if isinstance(event, Progress) and event.accuracy is not None:
+                    self.epochs += 1
+                if self._search.report(trial, event):
+                    self._next(trial, coming)
+                else:
+                    self._idle += 1
+            if until():
                 return
 
-    def _next(self, trial: int, coming: Generator[tuple[float, Event], None, None]) -> None:
+    def _next(self, trial: int, coming: TimedEvents) -> None:
         seconds, event = next(coming, (0.0, None))
         self._order += 1
         heapq.heappush(self._queue, (self._clock.now + seconds, self._order, trial, event, coming))
 
 
-class _Timed(Sampler):
-    """Another sampler, with the CPU seconds of each answer."""
+class Timed(Sampler):
+    """Another sampler, with the seconds of each answer by `clock`."""
 
-    def __init__(self, sampler: Sampler, seconds: list[float]) -> None:
+    def __init__(self, sampler: Sampler, seconds: list[float], clock: Callable[[], float]) -> None:
         super().__init__(sampler.domain, seed=sampler.seed)
         self._sampler = sampler
         self._seconds = seconds
+        self._clock = clock
 
     def suggest(self, number: int, draw: int, seen: Sequence[Observation]) -> Suggestion:
-        begun = time.process_time()
+        begun = self._clock()
         suggestion = self._sampler.suggest(number, draw, seen)
-        self._seconds.append(time.process_time() - begun)
+        self._seconds.append(self._clock() - begun)
         return suggestion
 
     def worth(self, trial: Observation, seen: Sequence[Observation]) -> str | None:
-        begun = time.process_time()
+        begun = self._clock()
         reason = self._sampler.worth(trial, seen)
-        self._seconds.append(time.process_time() - begun)
+        self._seconds.append(self._clock() - begun)
         return reason

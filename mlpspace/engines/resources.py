@@ -22,6 +22,7 @@ class Wanted:
     address: str | None = None  # of a running cluster; None starts Ray here
     device: str = "auto"
     data_path: str | None = None  # the dataset's on this machine; None: an embedded one
+    measures_on: str | None = None  # a name of the device that networks are going to run on; None: the one that trains
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +83,11 @@ def widened(resources: Resources, wanted: Wanted, nodes: list[dict[str, float]])
     """
     slots = _slots(nodes, resources.cpus, resources.gpus)
     return dataclasses.replace(resources, workers=wanted.workers or slots, slots=slots)
+
+
+def holds(node: dict[str, float], resources: Resources) -> bool:
+    """Whether a worker finds room on a node."""
+    return _slots([node], resources.cpus, resources.gpus) > 0
 
 
 def _slots(nodes: list[dict[str, float]], cpus: float, gpus: float) -> int:

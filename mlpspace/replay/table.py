@@ -282,7 +282,7 @@ class TableDomain:
             validation=0.0,
             epochs=self.epochs,
             seed=seed,
-            throughput_batch=None,
+            deployment=None,
         )
 
     def _candidate(self, point: Point) -> Candidate:

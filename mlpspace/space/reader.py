@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 import re
 from pathlib import Path
+from typing import Any
 
 from mlpspace import papers
 from mlpspace.errors import ArchitectureError, SpaceError, did_you_mean
-from mlpspace.fields import OneOf, Whole, scalar_fields
-from mlpspace.objectives import METRICS, Objective
+from mlpspace.fields import Flag, OneOf, Takes, Whole, scalar_fields
+from mlpspace.objectives import METRICS, Deployment, Objective
 from mlpspace.recipe import Augmentation, Recipe
-from mlpspace.space.dims import Dim
+from mlpspace.space.dims import Dim, word
 from mlpspace.space.layout_checks import check_patches, check_points
 from mlpspace.space.layout_reader import LayoutReader
 from mlpspace.space.place_reader import show
@@ -33,8 +34,15 @@ SECTIONS = ("task", "space", "require", "objectives", "fidelity", "fixed_points"
 FITS = ("exact", "resolution", "space")
 SAMPLERS = ("default", "tpe", "nsga2", "random")
 # what a file calls a metric; memory is told in bytes there, and kept in MB
-METRIC_NAMES = {**{name: name for name in METRICS if name != "peak_memory_mb"}, "peak_memory": "peak_memory_mb"}
+METRIC_NAMES = {name: name for name in ("accuracy", "throughput", "params", "macs")} | {"peak_memory": "peak_memory_mb"}
 TRAINED = {name for name, metric in METRICS.items() if metric.trained}
+# of what throughput and memory are measured with; a device is any text
+_DEPLOYMENT: dict[str, Takes | None] = {
+    "batch": Whole(1, 65536),
+    "precision": OneOf(("fp32", "bf16")),
+    "compile": Flag(),
+    "device": None,
+}
 _MB = {"KB": 1e-3, "MB": 1.0, "GB": 1e3}
 
 
@@ -99,7 +107,7 @@ class _Reader(LayoutReader):
             if not self.mistakes:
                 check_points(self, layouts, resolution)
         require = self.require(get("require"))
-        objectives, batch = self.objectives(get("objectives"))
+        objectives, deployment = self.objectives(get("objectives"))
         fidelity = self.fidelity(get("fidelity"))
         fixed_points = self.fixed_points(get("fixed_points"), resolution)
         trials, seed, sampler, stop = self.search(get("search"))
@@ -120,7 +128,7 @@ class _Reader(LayoutReader):
             layouts=layouts,
             require=require,
             objectives=objectives,
-            throughput_batch=batch,
+            deployment=deployment,
             fidelity=fidelity,
             fixed_points=fixed_points,
             trials=trials,
@@ -185,17 +193,17 @@ class _Reader(LayoutReader):
             self.mistakes.add(line, f'{name} "{text}" is not a number, such as 500, 10M or 1.5G.')
         return number
 
-    def objectives(self, node: Node | None) -> tuple[tuple[Objective, ...], int]:
+    def objectives(self, node: Node | None) -> tuple[tuple[Objective, ...], Deployment]:
         section = self.mapping(node, "objectives", tuple(METRIC_NAMES)) if node else None
         found = []
-        batches: list[int] = []
+        said: dict[str, Any] = {}  # of the deployment
         if section and not section.entries:
             self.mistakes.add(section.line, "objectives is empty; accuracy and throughput are the usual two.")
         for name, entry in section.entries.items() if section else ():
             if name not in METRIC_NAMES:
                 continue
             metric = METRIC_NAMES[name]
-            known = ("goal", "worst", "scale", *(("batch",) if name in ("throughput", "peak_memory") else ()))
+            known = ("goal", "worst", "scale", *(_DEPLOYMENT if name in ("throughput", "peak_memory") else ()))
             fields = self.mapping(entry, name, known, required=("worst",))
             if fields is None:
                 continue
@@ -217,16 +225,36 @@ class _Reader(LayoutReader):
                     self.mistakes.add(
                         worst_node.line, f"accuracy worst {worst:g} is not a percentage from 0 to below 100."
                     )
-            asked = self.value(fields.entries.get("batch"), f"{name} batch", Whole(1, 65536))
-            if asked and batches and asked not in batches:
-                self.mistakes.add(
-                    fields.lines["batch"],
-                    f"{name} batch {asked}: throughput and memory are measured together, with one batch; "
-                    f"the other says {batches[0]}.",
-                )
-            batches += [asked] if asked else []
+            self.deployment(fields, name, said)
             found.append(Objective(metric, natural, worst or 0.0, scale))
-        return tuple(found), batches[0] if batches else 64
+        return tuple(found), Deployment(**said)
+
+    def deployment(self, fields: Mapping, name: str, said: dict[str, Any]) -> None:
+        """What an objective says of how networks are going to be used; adds it to what another one said."""
+        for key, takes in _DEPLOYMENT.items():
+            node = fields.entries.get(key)
+            if key == "device":
+                asked = self.device(node)
+            else:
+                asked = self.value(node, f"{name} {key}", takes) if takes else None
+            if asked is None:
+                continue
+            if key in said and said[key] != asked:
+                self.mistakes.add(
+                    fields.lines[key],
+                    f"{name} {key} {word(asked)}: throughput and memory are measured together, with one {key}; "
+                    f"the other says {word(said[key])}.",
+                )
+            said.setdefault(key, asked)
+
+    def device(self, node: Node | None) -> str | None:
+        """The name of the device that networks are going to run on."""
+        if node is None:
+            return None
+        if isinstance(node, Scalar) and 0 < len(node.text.strip()) <= 200:
+            return node.text.strip()
+        self.mistakes.add(node.line, f'device {show(node)} is no name of a device, such as "A100", "Xeon" or cpu.')
+        return None
 
     def fidelity(self, node: Node | None) -> Fidelity | None:
         known = ("dataset", "images", "validation", "epochs", "rungs", "recipe", "repeats_on_front", "timeout")

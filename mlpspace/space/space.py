@@ -18,7 +18,7 @@ import numpy as np
 
 from mlpspace.architecture import Architecture
 from mlpspace.errors import ArchitectureError, SpaceError
-from mlpspace.objectives import Objective
+from mlpspace.objectives import Deployment, Objective
 from mlpspace.recipe import Augmentation, Recipe
 from mlpspace.space.dims import Choice, Choose, Dim, Fixed, Span, Value, contains, resolve, size, word
 from mlpspace.space.encoding import NotInSpace, Point, encode_layout
@@ -134,7 +134,7 @@ class Space:
     layouts: tuple[LayoutPlaces, ...]
     require: Require
     objectives: tuple[Objective, ...]
-    throughput_batch: int
+    deployment: Deployment
     fidelity: Fidelity
     fixed_points: FixedPoints
     trials: int
@@ -280,7 +280,14 @@ class Space:
             told[f"objectives.{objective.metric}"] = (
                 f"{objective.goal}, worst {word(objective.worst)}, {objective.scale}"
             )
-        told["objectives.batch"] = str(self.throughput_batch)
+        told["objectives.batch"] = str(self.deployment.batch)
+        # what is as it always was says nothing, so that the ids of older studies stay
+        if self.deployment.precision:
+            told["objectives.precision"] = self.deployment.precision
+        if self.deployment.compile:
+            told["objectives.compile"] = "true"
+        if self.deployment.device:
+            told["objectives.device"] = self.deployment.device
         fidelity = self.fidelity
         told["fidelity.dataset"] = fidelity.dataset
         told["fidelity.images"] = str(fidelity.images or "all")

@@ -1,0 +1,139 @@
+"""A search whose front holds networks that are equally fast, for all that one measurement tells."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from stubs import SPACE, Session, evaluate, measurement, truth
+
+from mlpspace.engines import inline
+from mlpspace.front import front
+from mlpspace.measured_again import MOST, combined
+from mlpspace.measurement import Assignment, Event, Failure, Measurement
+from mlpspace.space import read_space
+from mlpspace.study import Study
+
+HALF = 0.04  # of a measurement's 95 % interval: it is off by half as much
+
+
+def noisy(assignment: Assignment, bounds: object) -> Iterator[Event]:
+    """The true throughput and some noise: another one each time, the same for a trial that is given out once more."""
+    rng = np.random.default_rng([assignment.trial, assignment.repeat])
+    value = truth(assignment)[1] * math.exp(rng.normal(0, HALF / 2))
+    told = measurement(
+        "throughput",
+        value,
+        low=value * math.exp(-HALF),
+        high=value * math.exp(HALF),
+        reference=1000.0,
+        fingerprint="{}",
+    )
+    if assignment.remeasure:
+        yield told
+        return
+    for event in evaluate(assignment, bounds):
+        throughput = isinstance(event, Measurement) and event.metric == "throughput"
+        yield told if throughput else event
+
+
+def speeds(study: Study, number: int) -> list[Measurement]:
+    """As they were measured one by one, where there are several."""
+    return [r for r in study.trials()[number].records if r.metric == "throughput" and r.repeat]
+
+
+def test_what_cannot_be_told_apart_is_measured_again_until_it_can_or_often_enough(tmp_path: Path) -> None:
+    with Session(tmp_path / "run1", trials=30, sampler="random") as search:
+        inline.run(search, device="cpu", evaluate=noisy)
+        assert search.done
+    study = Study(tmp_path / "run1")
+    points = front(study, read_space(SPACE).objectives).points
+    of = {p.trial.number: speeds(study, p.trial.number) for p in points}
+    assert max(map(len, of.values())) > 1
+    by_speed = sorted(points, key=lambda p: p.values["throughput"])
+    for slower, faster in itertools.pairwise(by_speed):
+        apart = slower.records["throughput"].high < faster.records["throughput"].low
+        tried = [max(1, len(of[p.trial.number])) for p in (slower, faster)]
+        assert apart or tried == [MOST, MOST]
+    for point in points:
+        found = of[point.trial.number]
+        if found:
+            told = dataclasses.asdict(combined(found))
+            stands = point.records["throughput"]
+            assert stands.value == pytest.approx(told["value"]) == point.values["throughput"]
+            assert (stands.low, stands.high) == (pytest.approx(told["low"]), pytest.approx(told["high"]))
+            assert len({each.value for each in found}) == len(found)
+
+
+def test_a_search_that_goes_on_measures_nothing_more_and_has_the_same_front(tmp_path: Path) -> None:
+    with Session(tmp_path / "run1", trials=30, sampler="random") as search:
+        inline.run(search, device="cpu", evaluate=noisy)
+        before = search.front()
+    with Session(tmp_path / "run1", trials=30, sampler="random") as again:
+        assert again.next_assignment() is None
+        assert again.done
+        assert [(r.number, r.costs) for r in again.front()] == [(r.number, r.costs) for r in before]
+
+
+def test_a_search_cut_off_while_it_measures_again_goes_on_where_it_was(tmp_path: Path) -> None:
+    with Session(tmp_path / "whole", trials=30, sampler="random") as search:
+        inline.run(search, device="cpu", evaluate=noisy)
+    told = 0
+
+    def three_more() -> bool:
+        return told >= 3
+
+    def counted(assignment: Assignment, bounds: object) -> Iterator[Event]:
+        nonlocal told
+        yield from noisy(assignment, bounds)
+        told += assignment.remeasure
+
+    with Session(tmp_path / "run1", trials=30, sampler="random") as search:
+        inline.run(search, device="cpu", evaluate=counted, interrupted=three_more)
+        assert not search.done
+    with Session(tmp_path / "run1", trials=30, sampler="random") as search:
+        inline.run(search, device="cpu", evaluate=noisy)
+    ledgers = [
+        [
+            sorted((r.metric, r.repeat, round(r.value, 6)) for r in trial.records)
+            for trial in Study(tmp_path / f).trials()
+        ]
+        for f in ("whole", "run1")
+    ]
+    assert ledgers[0] == ledgers[1]
+
+
+def test_a_network_that_cannot_be_measured_again_keeps_what_it_has(tmp_path: Path) -> None:
+    asked: Counter[int] = Counter()
+
+    def broken(assignment: Assignment, bounds: object) -> Iterator[Event]:
+        if assignment.remeasure:
+            asked[assignment.trial] += 1
+            yield Failure("error", "no fresh process")
+        else:
+            yield from noisy(assignment, bounds)
+
+    with Session(tmp_path / "run1", trials=30, sampler="random") as search:
+        inline.run(search, device="cpu", evaluate=broken)
+        assert search.done
+    assert asked
+    assert set(asked.values()) == {1}
+    assert not any(trial.state == "infeasible" for trial in Study(tmp_path / "run1").trials())
+
+
+def test_what_an_older_protocol_measured_is_not_measured_again(tmp_path: Path) -> None:
+    """`evaluate` measures by an older protocol, without a reference: two such measurements are not of one process."""
+
+    def never(assignment: Assignment, bounds: object) -> Iterator[Event]:
+        assert not assignment.remeasure
+        yield from evaluate(assignment, bounds)
+
+    with Session(tmp_path / "run1") as search:
+        inline.run(search, device="cpu", evaluate=never)
+        assert search.done
