@@ -52,25 +52,24 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from circumstances import circumstances, saved
+from listening import listening
 from torch import Tensor, nn
 from torch.utils.benchmark import Timer
 
-from mlpspace import throughput
 from mlpspace.device import cores, describe, dtype_of, key, resolve, synchronize
 from mlpspace.fingerprint import fingerprint
 from mlpspace.memory import memory_kept
 from mlpspace.objectives import Deployment
 from mlpspace.quiet import OtherPrograms, QuietDevice
 from mlpspace.throughput import measure_throughput
-from mlpspace.timing import Pairs, median_interval
+from mlpspace.timing import median_interval
 
 NETWORKS = ("mixer_s32_224", "resmlp_12_224", "mobilenetv3_small_100")
 RESOLUTION = 224
@@ -116,23 +115,6 @@ def by_timer(network: nn.Module, images: Tensor) -> float:
         num_threads=torch.get_num_threads(),  # of its own accord it takes one
     )
     return len(images) / timer.blocked_autorange(min_run_time=TIMER_S).median
-
-
-@contextmanager
-def listening() -> Iterator[list[Pairs]]:
-    """The windows that `measure_throughput` times within it."""
-    heard: list[Pairs] = []
-    inside = throughput.in_turns
-
-    def in_turns(*work: Any, **how: Any) -> Pairs:
-        heard.append(inside(*work, **how))
-        return heard[-1]
-
-    throughput.in_turns = in_turns
-    try:
-        yield heard
-    finally:
-        throughput.in_turns = inside
 
 
 def rounds_of(

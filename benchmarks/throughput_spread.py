@@ -31,6 +31,7 @@ from typing import Any
 import numpy as np
 import torch
 from circumstances import circumstances, saved
+from listening import listening
 
 import mlpspace
 from mlpspace.architecture import Architecture
@@ -41,7 +42,6 @@ from mlpspace.quiet import QuietDevice
 from mlpspace.reference import deployed
 from mlpspace.space import read_space
 from mlpspace.throughput import measure_throughput
-from mlpspace.timing import Pairs
 
 GOAL = {"cpu": 0.03, "cuda": 0.01}
 COVERED = 0.9
@@ -49,17 +49,12 @@ COVERED = 0.9
 
 def one_process(asked: dict[str, Any]) -> list[dict[str, float]]:
     """Each network once: its throughput, and its images/s by the clock alone."""
-    from mlpspace import throughput
-
     device = torch.device(asked["device"])
-    seen: list[Pairs] = []
-    inside = throughput.in_turns
-    throughput.in_turns = lambda *work, **how: seen.append(inside(*work, **how)) or seen[-1]  # type: ignore
     found = []
     for text in asked["architectures"]:
         network = deployed(Architecture.from_json(text), asked["resolution"], asked["classes"])
         deployment = Deployment(asked["batch"], asked["precision"])
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory() as folder, listening() as heard:
             speed, *_ = measure_throughput(
                 network,
                 resolution=asked["resolution"],
@@ -67,7 +62,7 @@ def one_process(asked: dict[str, Any]) -> list[dict[str, float]]:
                 device=device,
                 quiet=QuietDevice("alone", Path(folder)),
             )
-        plain = asked["batch"] / statistics.median(seen[-1].ours)
+        plain = asked["batch"] / statistics.median(heard[-1].ours)
         found.append(
             {"value": speed.value, "low": speed.low, "high": speed.high, "plain": plain, "loud": speed.disturbed}
         )

@@ -29,7 +29,7 @@ from mlpspace.fresh_process import FreshProcessError, answer, ask
 from mlpspace.memory import memory_kept
 from mlpspace.objectives import Deployment
 from mlpspace.quiet import QuietDevice
-from mlpspace.reference import deployed, probe_architectures, reference_network
+from mlpspace.reference import deployed, probe_architectures, random_images, reference_network
 from mlpspace.runtime import fastest
 from mlpspace.timing import LESS_PATIENCE_S, all_cores, in_turns
 
@@ -178,8 +178,7 @@ def in_this_process(device: torch.device, resolution: int, deployment: Deploymen
     """The reference's speed, and the probes beside it."""
     dtype = dtype_of(deployment.precision or training_precision(device))
     reference = reference_network(resolution, device, dtype)
-    images = torch.randn(deployment.batch, 3, resolution, resolution, generator=torch.Generator().manual_seed(0))
-    images = images.to(device=device, dtype=dtype)
+    images = random_images(deployment.batch, resolution, device, dtype)
     others = [deployed(each, resolution) for each in probe_architectures(resolution)] if probes else [reference]
     seconds: list[float] = []
     ratios: list[tuple[float, float]] = []

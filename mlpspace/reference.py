@@ -53,6 +53,12 @@ def deployed(architecture: Architecture, resolution: int, classes: int = CLASSES
         return deploy(build(architecture, resolution, classes).eval())
 
 
+def random_images(batch: int, resolution: int, device: torch.device, dtype: torch.dtype) -> torch.Tensor:
+    """What networks are timed on: (batch, 3, resolution, resolution), normal, on the device; the same each time."""
+    normal = torch.randn(batch, 3, resolution, resolution, generator=torch.Generator().manual_seed(0))
+    return normal.to(device=device, dtype=dtype)
+
+
 def _patch(resolution: int) -> int:
     """The largest of 16, 8, 4, 2 that leaves enough tokens; 1 where the pixels are few or odd."""
     fitting = (patch for patch in (16, 8, 4, 2) if resolution % patch == 0 and resolution // patch >= SIDE)

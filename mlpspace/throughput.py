@@ -21,7 +21,7 @@ from mlpspace.objectives import Deployment
 from mlpspace.peak_memory import MEMORY_PROTOCOL, peak_bytes
 from mlpspace.processes import ours
 from mlpspace.quiet import QuietDevice
-from mlpspace.reference import reference_network
+from mlpspace.reference import random_images, reference_network
 from mlpspace.runtime import compiled, fastest
 from mlpspace.timing import OTHERS_PATIENCE_S, all_cores, in_turns
 from mlpspace.wall_time import spent
@@ -81,8 +81,7 @@ def measure_throughput(
     with quiet.busy():
         network = network.to(device=device, dtype=dtype).eval()
         reference = reference_network(resolution, device, dtype)
-        normal = torch.randn(deployment.batch, 3, resolution, resolution, generator=torch.Generator().manual_seed(0))
-        images = normal.to(device=device, dtype=dtype)
+        images = random_images(deployment.batch, resolution, device, dtype)
         runnable: nn.Module = network
         if deployment.compile:
             with spent("compiling"), all_cores(device):  # with other threads torch would compile it anew
