@@ -35,11 +35,16 @@ def compiled(network: nn.Module, images: torch.Tensor, *, simple: nn.Module) -> 
         except Exception as also:
             why = str(also).strip().splitlines()[0]
             raise UserError(
-                f"torch.compile does not work here: {why}\n"
-                "  On a CPU it takes a C++ compiler (apt install g++), on a GPU Triton. Or write compile: false in the"
-                " objectives' throughput."
+                f"torch.compile does not work here: {why}\n  {_remedy()} Or write compile: false in the objectives'"
+                " throughput."
             ) from error
         raise
+
+
+def _remedy() -> str:
+    if " " in torch.__file__:  # seen in torch 2.13: the linker is given the folder's name without quotes
+        return f"torch lies in a folder with a blank in its name, {torch.__file__!r}: install it in one without."
+    return "On a CPU it takes a C++ compiler (apt install g++), on a GPU Triton."
 
 
 def _compiled(network: nn.Module, images: torch.Tensor) -> nn.Module:

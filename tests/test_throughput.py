@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from mlpspace import throughput
 from mlpspace.calibration import Calibration
 from mlpspace.device import cores
+from mlpspace.errors import UserError
 from mlpspace.measurement import Measurement
 from mlpspace.objectives import Deployment
 from mlpspace.quiet import QuietDevice
@@ -125,6 +127,7 @@ def test_a_network_is_measured_in_the_precision_it_is_deployed_in(tmp_path: Path
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(" " in torch.__file__, reason="torch.compile links nothing from a folder with a blank in its name")
 def test_a_compiled_network_is_measured_compiled_and_compares_with_its_like_alone(tmp_path: Path) -> None:
     """Ten of one class: torch would run the ninth as it is, were it not told to forget the others."""
     for width in range(1, 11):
@@ -133,6 +136,21 @@ def test_a_compiled_network_is_measured_compiled_and_compares_with_its_like_alon
         assert found.protocol.startswith(f"{THROUGHPUT_PROTOCOL}, compiled")
     with torch._dynamo.config.patch(error_on_recompile=True):
         measured(nn.Sequential(nn.Flatten(), nn.Linear(48, 7)), tmp_path, deployment=Deployment(8, compile=True))
+
+
+@pytest.mark.parametrize(
+    ("folder", "advice"), [("/home/a b/torch", "install it in one without"), ("/torch", "apt install g++")]
+)
+def test_where_nothing_compiles_the_message_says_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str, advice: str
+) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise RuntimeError("CppCompileError: C++ compile error\nand much more")
+
+    monkeypatch.setattr("torch.compile", fails)
+    monkeypatch.setattr("torch.__file__", f"{folder}/__init__.py")
+    with pytest.raises(UserError, match=f"compile error\n  .*{re.escape(advice)}.* compile: false"):
+        measured(nn.Flatten(), tmp_path, deployment=Deployment(8, compile=True))
 
 
 @pytest.mark.gpu
