@@ -42,6 +42,7 @@ def saved(name: str, device: str, run: Callable[[], int]) -> int:
         code = run()
     words = re.sub(r"[^a-z0-9]+", "-", device.lower().replace("(r)", "")).strip("-")
     RESULTS.mkdir(exist_ok=True)
+    name = name.replace("_", "-")
     file = RESULTS / f"{name}-{words}-{date.today().isoformat()}.txt"
     file.write_text(kept.getvalue())
     print(f"wrote {file.relative_to(Path.cwd()) if file.is_relative_to(Path.cwd()) else file}")

@@ -1,97 +1,57 @@
-"""Whether several small trials at once train faster on one GPU than one after the other, and what to type if so.
+"""Whether several small trials at once train faster on one GPU than one after the other: what a search finds out.
 
-    python benchmarks/gpu_sharing.py                          1, 2 and 4 trainings at once, width 128
-    python benchmarks/gpu_sharing.py --width 32 --width 64    of the networks that a space holds most of
+    python benchmarks/gpu_sharing.py                          1, 2, 4 and 8 trainings at once, width 128
+    python benchmarks/gpu_sharing.py --width 32 --width 64    other mixers of `proxy_speed.py`
+    python benchmarks/gpu_sharing.py --space spaces/hybrid.yaml    the networks that stand for those of a space
 
-The trainings are those of `proxy_speed.py`: `mlpspace.proxy.train` on mixers of 8 blocks at 32 pixels, random images.
-Each is a process, as a worker of a search is. All of a group train until each has passed its first epochs, in which
-steps are recorded as CUDA graphs where that pays; then all start at one moment, and what each trains in the same time
-is summed up. The groups take turns.
-
-It is a script and no part of a search: the answer hangs on the networks, several of them share the GPU's memory, and
-each pauses while another is measured, so that whoever starts a search should have seen the figures. Needs a GPU;
-`--device cpu` shows that it works.
+It measures as `mlpspace.sharing` does before a search that was not told `--gpus-per-worker`: `mlpspace.proxy.train` on
+random images, each training a process, the groups in turns. But all counts are measured, also where fewer brought
+nothing, and for longer. `of its turns`: each over the median of its count. Needs a GPU; `--device cpu` shows that it
+works.
 """
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
-import json
 import statistics
-import subprocess
 import sys
-import time
-from collections.abc import Mapping
+from collections.abc import Iterator
 
 import torch
 from circumstances import circumstances, saved
-from proxy_speed import Setting, ours
+from proxy_speed import IMAGES, RUNG, Setting
 
-from mlpspace.device import describe, resolve, synchronize
+from mlpspace.device import describe, key, resolve
+from mlpspace.quiet import QuietDevice
+from mlpspace.sharing import COUNTS, Trials, decided, in_sum, stages, trials_of
+from mlpspace.space import load_space
+from mlpspace.training_group import Group, Training
 
-WARM_EPOCHS = 3
-STEPS = 40  # of an epoch
-WORTH = 1.1  # times the images/s of fewer at once: less is not worth the memory
-
-
-def worker(setting: Setting) -> None:
-    """One of a group: for each line with seconds, the images that it trained in them and how long it really took."""
-    torch.set_num_threads(setting.threads)
-    device = resolve(setting.device)
-    epochs = ours(setting, device)
-    for _ in range(WARM_EPOCHS):
-        next(epochs)
-    print("ready", flush=True)
-    for line in sys.stdin:
-        begun = time.perf_counter()
-        trained = 0
-        while time.perf_counter() - begun < float(line):
-            next(epochs)
-            trained += setting.images
-        synchronize(device)
-        print(json.dumps([trained, time.perf_counter() - begun]), flush=True)
+LIMIT_S = 3600.0  # for a network
 
 
-def together(setting: Setting, count: int, seconds: float) -> float:
-    """Images/s of so many trainings at once, all of them together."""
-    command = [sys.executable, __file__, "--worker", json.dumps(dataclasses.asdict(setting))]
-    group = [
-        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1)
-        for _ in range(count)
-    ]
-    try:
-        for each in group:
-            assert each.stdout is not None
-            if each.stdout.readline().strip() != "ready":
-                raise RuntimeError("a training ended: see its words above")
-        for each in group:
-            assert each.stdin is not None
-            each.stdin.write(f"{seconds}\n")
-        total = 0.0
-        for each in group:
-            assert each.stdout is not None
-            trained, took = json.loads(each.stdout.readline())
-            total += trained / took
-        return total
-    finally:
-        for each in group:
-            each.kill()
-            each.wait()
+def mixer(width: int, batch: int) -> Training:
+    """Of `proxy_speed.py`."""
+    setting = Setting(data=None, width=width, batch=batch, images=IMAGES["cuda"], threads=1, device="")
+    return Training(
+        architecture=setting.architecture,
+        recipe=setting.recipe,
+        resolution=32,
+        classes=10,
+        images=setting.images,
+        validation=setting.images // 9,
+        epochs=RUNG,
+    )
 
 
-def at_once(speeds: Mapping[int, float]) -> int:
-    """How many trainings at once, by the images/s of so many: more than fewer only where it is worth it.
-
-    Example:
-        >>> at_once({1: 100.0, 2: 160.0, 4: 170.0})
-        2
-    """
-    best = min(speeds)
-    for count in sorted(speeds):
-        if speeds[count] >= WORTH * speeds[best]:
-            best = count
-    return best
+def all_of(asked: argparse.Namespace) -> Iterator[tuple[str, Trials]]:
+    """What is measured, with its name."""
+    for file in asked.space or ():
+        yield file, trials_of(load_space(file), data_path=asked.data, resident=None)
+    for width in asked.width or ([] if asked.space else [128]):
+        training = mixer(width, asked.batch)
+        held = (training.images + training.validation) * 3 * training.resolution**2
+        yield f"width {width}, batch {asked.batch}", Trials(trainings=(training,), epochs=RUNG, data_bytes=held)
 
 
 def main() -> int:
@@ -99,44 +59,35 @@ def main() -> int:
     parser.add_argument("--device", default="auto", help="cpu only to see that it works")
     parser.add_argument("--width", type=int, action="append", help="may be given again [128]")
     parser.add_argument("--batch", type=int, default=256)
-    parser.add_argument("--at-once", type=int, action="append", help="may be given again [1, 2, 4]")
-    parser.add_argument("--seconds", type=float, default=5.0)
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--space", action="append", help="a space file; may be given again")
+    parser.add_argument("--data", help="where the dataset of a space lies")
+    parser.add_argument("--at-once", type=int, action="append", help="may be given again [1, 2, 4, 8]")
+    parser.add_argument("--seconds", type=float, default=2.0)
+    parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--save", action="store_true", help="keep what is printed in benchmarks/results")
-    parser.add_argument("--worker", help=argparse.SUPPRESS)
     asked = parser.parse_args()
-    if asked.worker:
-        worker(Setting(**json.loads(asked.worker)))
-        return 0
     if asked.device == "auto" and not torch.cuda.is_available():
         print("not run: it needs a GPU, and torch finds none here")
         return 0
     device = resolve(asked.device)
-    counts = sorted(set(asked.at_once or [1, 2, 4]))
+    counts = sorted({1, *(asked.at_once or COUNTS)})
 
     def run() -> int:
         print(circumstances(describe(device)))
-        for width in asked.width or [128]:
-            setting = Setting(
-                data=None,
-                width=width,
-                batch=asked.batch,
-                images=STEPS * asked.batch,
-                threads=1,
-                device=asked.device,
-            )
-            speeds: dict[int, list[float]] = {count: [] for count in counts}
-            for _ in range(asked.repeats):
-                for count in counts:
-                    speeds[count].append(together(setting, count, asked.seconds))
-            print(f"\nwidth {width}, batch {asked.batch}")
-            print(f"{'at once':>8}{'images/s in all':>17}{'range':>18}{'over one':>10}")
-            medians = {count: statistics.median(each) for count, each in speeds.items()}
-            for count, each in speeds.items():
-                span = f"{min(each):,.0f}..{max(each):,.0f}"
-                print(f"{count:>8}{medians[count]:>17,.0f}{span:>18}{medians[count] / medians[counts[0]]:>10.2f}")
-            best = at_once(medians)
-            print(f"for such networks: --gpus-per-worker {1 / best:g}")
+        for name, trials in all_of(asked):
+            print(f"\n{name}")
+            with QuietDevice(key(device)).alone(), Group(device, limit_s=LIMIT_S) as group:
+                *_, (turns, memory) = stages(
+                    group, trials.trainings, counts, turns=asked.repeats, seconds=asked.seconds
+                )
+            speeds = {count: in_sum(each) for count, each in sorted(turns.items())}
+            print(f"{'at once':>8}{'images/s in all':>17}{'over one':>10}{'of its turns':>16}{'memory, GB':>12}")
+            for count, speed in speeds.items():
+                of_median = [turn / statistics.median(each) for each in turns[count] for turn in each]
+                span = f"{min(of_median):.2f}..{max(of_median):.2f}"
+                used = f"{memory[count].used / 1e9:.1f}" if count in memory else ""
+                print(f"{count:>8}{speed:>17,.0f}{speed / speeds[1]:>10.2f}{span:>16}{used:>12}".rstrip())
+            print(decided(speeds, memory, trials).words())
         return 0
 
     return saved("gpu_sharing", describe(device), run) if asked.save else run()

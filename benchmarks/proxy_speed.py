@@ -485,7 +485,7 @@ def main() -> int:
             print("not run: a GPU (aims there: at least 5 times timm at width 128, 35 % of the peak at width 512)")
         return 0
 
-    return saved("proxy_speed", describe(device), all_networks) if asked.save else all_networks()
+    return saved("proxy-speed", describe(device), all_networks) if asked.save else all_networks()
 
 
 if __name__ == "__main__":

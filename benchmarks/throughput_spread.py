@@ -196,7 +196,8 @@ def main() -> int:
             print("\nOn a GPU: not run.")
         return 0 if all(parts) else 1
 
-    return saved("throughput-spread", describe(device), run) if args.save else run()
+    name = "throughput-coverage" if args.study else "throughput-spread"
+    return saved(name, describe(device), run) if args.save else run()
 
 
 if __name__ == "__main__":

@@ -79,7 +79,7 @@ def calibrated(device: torch.device, resolution: int, deployment: Deployment, qu
     Raises:
         UserError: a fresh process fails.
     """
-    processes = _processes()
+    processes = fresh_processes()
     key = _key(device, resolution, deployment, processes)
     if _is_known(key):
         return _known[key][0]
@@ -89,14 +89,19 @@ def calibrated(device: torch.device, resolution: int, deployment: Deployment, qu
         with kept.with_suffix(".lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             found = _read(kept) or _made(device, resolution, deployment, quiet, processes)
-            _known[key] = found, math.inf if found.undisturbed else time.monotonic() + AGAIN_S
+            _know(key, found)
             if found.undisturbed:  # else the next process calibrates anew
                 half = kept.with_suffix(f".{os.getpid()}.half")
                 half.write_text(json.dumps(asdict(found)))
                 half.replace(kept)
     if not _is_known(key):
-        _known[key] = _made(device, resolution, deployment, quiet, processes), math.inf
+        _know(key, _made(device, resolution, deployment, quiet, processes))
     return _known[key][0]
+
+
+def _know(key: str, found: Calibration) -> None:
+    """Keep it in this process: as long as it lives, if nobody disturbed."""
+    _known[key] = found, math.inf if found.undisturbed else time.monotonic() + AGAIN_S
 
 
 def _is_known(key: str) -> bool:
@@ -105,7 +110,7 @@ def _is_known(key: str) -> bool:
 
 def is_calibrated(device: torch.device, resolution: int, deployment: Deployment) -> bool:
     """Whether `calibrated` would answer at once."""
-    key = _key(device, resolution, deployment, _processes())
+    key = _key(device, resolution, deployment, fresh_processes())
     return _is_known(key) or _read(folder() / f"calibration-{key}.json") is not None
 
 
@@ -133,7 +138,8 @@ def combined(found: Sequence[Found], batch: int, device_type: str) -> Calibratio
     )
 
 
-def _processes() -> int:
+def fresh_processes() -> int:
+    """How many calibrate a machine; 1: this one does, and no fresh one is asked for anything but to measure again."""
     told = os.environ.get("MLPSPACE_CALIBRATION", str(PROCESSES))
     if not told.isdecimal() or not 1 <= int(told) <= 100:
         raise UserError(f'MLPSPACE_CALIBRATION "{told}" is no number of processes from 1 to 100; {PROCESSES} is usual.')

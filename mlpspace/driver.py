@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mlpspace import extension
+from mlpspace import extension, older_protocol
 from mlpspace.address import Address
 from mlpspace.data import catalog
 from mlpspace.errors import DataError, SpaceError, StudyError, UserError, did_you_mean
@@ -180,7 +180,6 @@ def _refuse_another(space: Space, study: Study) -> None:
     lines = [f"{study.folder} was searched with another space:"]
     lines += [f"  {line}" for line in extension.differences(theirs, space)]
     going_on = ["mlpspace", "search", str(study.folder / "space.yaml"), "--study", str(study.folder)]
-    anew = ["mlpspace", "search", space.path, "--study", str(_next_folder())]
     wider = ["mlpspace", "search", space.path, "--study", str(study.folder), "--extend"]
     lines.append(f"  To go on as before: {shlex.join(going_on)}")
     try:
@@ -188,8 +187,13 @@ def _refuse_another(space: Space, study: Study) -> None:
         lines.append(f"  To go on in this one, which holds all that was measured: {shlex.join(wider)}")
     except StudyError:
         pass  # it does not
-    lines.append(f"  To start anew:      {shlex.join(anew)}")
+    lines.append(f"  To start anew:      {_anew(space)}")
     raise StudyError("\n".join(lines))
+
+
+def _anew(space: Space) -> str:
+    """The command that begins another study."""
+    return shlex.join(["mlpspace", "search", space.path, "--study", str(_next_folder())])
 
 
 def _next_folder() -> Path:
@@ -305,6 +309,7 @@ def _run(
             clock=time.monotonic,
             observe=view.result,
         )
+        mixed = older_protocol.told(trials, space, study.folder, _anew(space))
         del trials  # they need not be kept while the search runs
         view.search = search
         black_box = study.folder / "at-work"
@@ -314,12 +319,13 @@ def _run(
             view.note(told)
         if search.done:
             view.note(_nothing_added(study, total))
+        elif mixed is not None:
+            view.note(mixed)
         interrupt = stack.enter_context(Interrupt(view.note))
         tallies = Tallies(writer.keep_wall_time, lambda: _of_the_driver(search))
         try:
             if not search.done:
-                measures_on = space.deployment.device
-                _engine(search, options, interrupt, view.note, data_path, measures_on, black_box, tallies)
+                _engine(search, options, interrupt, view.note, data_path, space, black_box, tallies)
         except KeyboardInterrupt:
             interrupt.seen = True
         tallies.keep()
@@ -393,10 +399,11 @@ def _engine(
     interrupt: Interrupt,
     note: Callable[[str], None],
     data_path: str | None,
-    measures_on: str | None,
+    space: Space,
     black_box: Path,
     tallies: Tallies,
 ) -> None:
+    measures_on = space.deployment.device
     if options.engine == "inline":
         from mlpspace.engines import inline
 
@@ -411,6 +418,7 @@ def _engine(
         )
         return
     from mlpspace.engines import ray_tune
+    from mlpspace.sharing import trials_of
 
     wanted = ray_tune.Wanted(
         workers=options.workers,
@@ -420,7 +428,14 @@ def _engine(
         data_path=data_path,
         measures_on=measures_on,
     )
-    ray_tune.run(search, wanted=wanted, interrupted=lambda: interrupt.seen, note=note, tallies=tallies)
+    ray_tune.run(
+        search,
+        wanted=wanted,
+        interrupted=lambda: interrupt.seen,
+        note=note,
+        tallies=tallies,
+        trials=lambda: trials_of(space, data_path=data_path, resident=options.resident),
+    )
 
 
 @contextmanager

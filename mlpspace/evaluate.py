@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import traceback
 from collections.abc import Generator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 
@@ -14,15 +13,23 @@ from mlpspace.calibration import is_calibrated
 from mlpspace.counts import counted, profile
 from mlpspace.data import Dataset
 from mlpspace.errors import DeviceLost, UserError
+from mlpspace.failure import failure_of
+from mlpspace.fresh_measurement import (
+    Asked,
+    NotMeasured,
+    measured_by_a_fork,
+    measured_by_a_fresh_process,
+    measured_while_others_give_way,
+)
 from mlpspace.fresh_process import FreshProcessError
 from mlpspace.measurement import Assignment, Event, Failure, Measurement, Progress
 from mlpspace.memory import free, out_of_memory
 from mlpspace.nets import build, deploy
 from mlpspace.nets.network import Network
 from mlpspace.objectives import METRICS
+from mlpspace.processes import others_share
 from mlpspace.proxy import train
 from mlpspace.quiet import QuietDevice
-from mlpspace.remeasure import measured_by_a_fresh_process
 from mlpspace.throughput import measure_throughput
 from mlpspace.timing import OTHERS_PATIENCE_S
 from mlpspace.wall_time import spent
@@ -37,6 +44,7 @@ def evaluate(
     device: torch.device,
     quiet: QuietDevice,
     measured_on: torch.device | None = None,
+    afresh: bool = False,
     require: Mapping[str, tuple[float, float]] = {},
     patience_s: float = OTHERS_PATIENCE_S,
 ) -> Generator[Event, None, None]:
@@ -56,6 +64,8 @@ def evaluate(
         dataset: on `device`; None for an assignment that is to be measured only.
         quiet: of the device that is measured on, and busy on both; see `QuietBeside`.
         measured_on: the device that networks are going to run on; None: `device`.
+        afresh: measure in a process that did nothing before. In one that has trained on a CPU a network may be several
+            percent slower: which memory it gets hangs on what was freed.
         patience_s: seconds that a throughput measurement waits for other programs to leave the CPU alone.
         require: closed bounds on "throughput" and "peak_memory_mb"; a network outside one is not trained.
     """
@@ -66,6 +76,7 @@ def evaluate(
             device=device,
             quiet=quiet,
             measured_on=measured_on or device,
+            afresh=afresh,
             require=require,
             patience_s=patience_s,
         )
@@ -73,7 +84,7 @@ def evaluate(
     except UserError:  # images cannot be read, or the clock cannot be calibrated: nothing that the network did
         raise
     except Exception as error:
-        failure = failure_of(error)
+        failure = error.failure if isinstance(error, NotMeasured) else failure_of(error)
         if failure.reason == "error" and isinstance(error, torch.AcceleratorError):  # an illegal access, a lost card
             raise DeviceLost(f"{device} fails: {str(error).splitlines()[0]}") from error
     finally:
@@ -100,6 +111,7 @@ def _evaluate(
     device: torch.device,
     quiet: QuietDevice,
     measured_on: torch.device,
+    afresh: bool,
     require: Mapping[str, tuple[float, float]],
     patience_s: float,
 ) -> Generator[Event, None, None]:
@@ -118,20 +130,13 @@ def _evaluate(
             return
     if assignment.deployment is not None:
         yield Progress(phase="throughput", epochs=assignment.epochs[-1])
-        with quiet.busy():
-            deployed = deploy(network.eval())
         if not is_calibrated(measured_on, assignment.resolution, assignment.deployment):
             yield Progress(phase="calibrating", epochs=assignment.epochs[-1])
-        with spent("measuring"), _current(measured_on):
-            measured = measure_throughput(
-                deployed,
-                resolution=assignment.resolution,
-                deployment=assignment.deployment,
-                device=measured_on,
-                quiet=quiet,
-                patience_s=patience_s,
-            )
-        del deployed
+        with spent("measuring"):
+            if afresh:
+                measured = measured_by_a_fork(_asked(assignment, measured_on, patience_s), quiet)
+            else:
+                measured = _measured(network, assignment, measured_on, quiet, patience_s)
         yield from measured
         # what other programs slowed down says nothing against a network
         judged = [m for m in measured if m.metric in require and not m.disturbed]
@@ -161,27 +166,62 @@ def _evaluate(
         )
 
 
-def _measured_again(
-    assignment: Assignment, device: torch.device, quiet: QuietDevice, patience_s: float
-) -> Generator[Event, None, None]:
-    """The throughput once more."""
+def _measured(
+    network: Network, assignment: Assignment, device: torch.device, quiet: QuietDevice, patience_s: float
+) -> tuple[Measurement, ...]:
+    """In this process; where a GPU that others share has not enough memory, in another one while they give way."""
     assert assignment.deployment is not None
-    yield Progress(phase="throughput", epochs=assignment.epochs[-1])
+    with quiet.busy():
+        deployed = deploy(network.eval())
     try:
-        with spent("measuring"):
-            measured = measured_by_a_fresh_process(
-                assignment.architecture,
+        with _current(device):
+            return measure_throughput(
+                deployed,
                 resolution=assignment.resolution,
-                classes=assignment.classes,
                 deployment=assignment.deployment,
                 device=device,
                 quiet=quiet,
                 patience_s=patience_s,
             )
+    except Exception as error:
+        if not (out_of_memory(error) and _shared(device, quiet)):
+            raise
+    # only here: the error with its frames, and what they hold, is gone by now
+    del deployed
+    gc.collect()
+    free(device)
+    return measured_while_others_give_way(_asked(assignment, device, patience_s), quiet)
+
+
+def _shared(device: torch.device, quiet: QuietDevice) -> bool:
+    """Whether a device is a GPU on which others of ours hold memory."""
+    return device.type == "cuda" and others_share(quiet.file)
+
+
+def _measured_again(
+    assignment: Assignment, device: torch.device, quiet: QuietDevice, patience_s: float
+) -> Generator[Event, None, None]:
+    """The throughput once more."""
+    yield Progress(phase="throughput", epochs=assignment.epochs[-1])
+    try:
+        with spent("measuring"):
+            measured = measured_by_a_fresh_process(_asked(assignment, device, patience_s), quiet)
     except FreshProcessError as error:  # then the throughput stays as it is known
         yield Failure("error", f"a fresh process to measure it again failed: {error}")
         return
     yield measured
+
+
+def _asked(assignment: Assignment, device: torch.device, patience_s: float) -> Asked:
+    assert assignment.deployment is not None
+    return Asked(
+        architecture=assignment.architecture,
+        resolution=assignment.resolution,
+        classes=assignment.classes,
+        deployment=assignment.deployment,
+        device=device,
+        patience_s=patience_s,
+    )
 
 
 def _current(device: torch.device) -> AbstractContextManager[object]:
@@ -196,12 +236,3 @@ def _broken(measurement: Measurement, low: float, high: float) -> str | None:
     bound = f"at least {low:g}" if measurement.value < low else f"at most {high:g}"
     unit = METRICS[measurement.metric].unit
     return f"{measurement.metric} {measurement.value:.4g} {unit}, {bound} required"
-
-
-def failure_of(error: Exception) -> Failure:
-    """What went wrong with a network, as its trial tells it: "out of memory", or "error" and where."""
-    reason = "out of memory" if out_of_memory(error) else "error"
-    cause = error.__cause__
-    raised = cause if cause is not None and cause.__traceback__ is not None else error
-    where = traceback.extract_tb(raised.__traceback__)[-1]
-    return Failure(reason, f"{type(error).__name__}: {error} ({where.filename}:{where.lineno}, in {where.name})")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import os
 import re
@@ -74,6 +75,11 @@ class Fingerprint:
         if self.governor:
             parts.append(self.governor)
         return ", ".join([*parts, f"torch {self.torch}", *self.libraries])
+
+
+def content_id(text: str) -> str:
+    """Of a fingerprint's JSON; the ledger knows it by this."""
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 _TO_A_CORE = {None: None, False: "one", True: "two"}

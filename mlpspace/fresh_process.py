@@ -16,17 +16,20 @@ class FreshProcessError(UserError):
     """It did not answer; the text is its last line."""
 
 
+def environment() -> dict[str, str]:
+    """What a process of ours needs: on a node of a cluster mlpspace lies wherever Ray put it."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+
+
 def ask(module: str, told: Any, *, timeout_s: float) -> Any:
     """What `module` answers: see `answer`.
 
     Raises:
         FreshProcessError: it failed, or took longer than `timeout_s`.
     """
-    # on a node of a cluster mlpspace lies wherever Ray put it
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     command = [sys.executable, "-m", module, json.dumps(told)]
     try:
-        ran = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=timeout_s, check=True)
+        ran = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=timeout_s, check=True)
         return json.loads(ran.stdout.splitlines()[-1])
     except (OSError, subprocess.SubprocessError, ValueError, IndexError) as error:
         lines = (getattr(error, "stderr", None) or str(error)).strip().splitlines()

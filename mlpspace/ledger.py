@@ -8,7 +8,6 @@ stand beside them (`optuna_tables`).
 from __future__ import annotations
 
 import functools
-import hashlib
 import itertools
 import json
 import math
@@ -24,6 +23,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from mlpspace.errors import StudyError
+from mlpspace.fingerprint import content_id
 from mlpspace.ledger_tables import (
     ELAPSED_SECONDS,
     ENDED,
@@ -317,7 +317,7 @@ class Writer:
         steps = [(self._upserts.record, row)]
         # one that was read from the ledger has the id of its circumstances in the place of them
         if measured.fingerprint is not None and measured.fingerprint.startswith("{"):
-            row["fingerprint"] = hashlib.sha256(measured.fingerprint.encode()).hexdigest()[:12]
+            row["fingerprint"] = content_id(measured.fingerprint)
             if row["fingerprint"] not in self._fingerprints:
                 new = {"id": row["fingerprint"], "json": measured.fingerprint}
                 steps.insert(0, (self._upserts.add_fingerprint, new))

@@ -130,6 +130,8 @@ session = sa.Table(
     sa.Column("wall_time", sa.Text),  # JSON: where the time of its workers and its driver went; see `wall_time`
 )
 
+SINCE = {fingerprint: 4}  # tables that came later -> the version that has them first
+
 TOTAL = sa.select(session.c.total).order_by(session.c.id.desc()).limit(1)
 ELAPSED_SECONDS = sa.select(sa.func.coalesce(sa.func.sum(session.c.seen - session.c.started), 0.0))
 
@@ -186,8 +188,8 @@ def bring_up_to_date(connection: sa.Connection, version: int) -> None:
         for column in columns:
             definition = sa.schema.CreateColumn(column).compile(dialect=connection.dialect)
             connection.exec_driver_sql(f"ALTER TABLE {column.table.name} ADD COLUMN {definition}")
-        if since == 4:
-            fingerprint.create(connection)
+        for table in (table for table, first in SINCE.items() if first == since):
+            table.create(connection)
         if since == 2:
             connection.execute(sa.update(trial).values(seconds=columns[trial.c.seconds]))
             ONCE.drop(connection)

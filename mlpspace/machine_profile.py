@@ -14,7 +14,7 @@ from torch import nn
 from mlpspace.comparators import Comparator
 from mlpspace.counts import counted, profile
 from mlpspace.device import cores, describe, dtype_of, free_memory_bytes, key, training_precision
-from mlpspace.evaluate import failure_of
+from mlpspace.failure import failure_of
 from mlpspace.measurement import Failure, Measurement
 from mlpspace.memory import free
 from mlpspace.nets import build, deploy

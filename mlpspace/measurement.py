@@ -10,6 +10,10 @@ from mlpspace.architecture import Architecture
 from mlpspace.objectives import Deployment
 from mlpspace.recipe import Recipe
 
+THROUGHPUT_PROTOCOL = "deployed-eval-v2"  # see `throughput.measure_throughput`
+COMPILED = ", compiled"  # by torch.compile: compares with what was compiled too
+DISTURBED = ", disturbed"  # other programs never left the device alone: compares with nothing
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Assignment:
@@ -68,7 +72,7 @@ class Measurement:
     @property
     def disturbed(self) -> bool:
         """Whether other programs used the CPU meanwhile: the value is a lower bound by an unknown factor."""
-        return self.protocol.endswith("disturbed")
+        return self.protocol.endswith(DISTURBED)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

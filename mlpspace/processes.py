@@ -22,6 +22,15 @@ def ours(shared: Path) -> Callable[[int], bool]:
     return is_ours
 
 
+def others_share(file: Path) -> bool:
+    """Whether another process has a file open."""
+    try:
+        pids = [int(each.name) for each in PROC.iterdir() if each.name.isdecimal()]
+    except OSError:
+        return False
+    return any(has_open(pid, file) for pid in pids if pid != os.getpid())
+
+
 def lineage(pid: int) -> tuple[int, ...]:
     """A process, its parent, and so on; without those that cannot be seen."""
     found: list[int] = []

@@ -1,9 +1,10 @@
 """A device kept quiet while it is measured, among processes that share it.
 
-Two files of a folder on the node, locked with flock(2), which a dead process cannot keep:
+Files of a folder on the node, locked with flock(2), which a dead process cannot keep:
 
     room        held shared by each process at work, alone by the one that measures
     turnstile   passed on the way in by those at work, held by the one that measures while it waits and measures
+    short       held by the one that lacks memory to measure: those who come to the turnstile give back what they can
 
 Without the turnstile trainers that come back at once would keep the room shared for ever.
 """
@@ -26,6 +27,7 @@ from mlpspace.errors import UserError
 from mlpspace.wall_time import spent
 
 PROC_STAT = Path("/proc/stat")
+GIVE_BACK_S = 0.5  # from the word that memory is short until those at work are kept out
 
 
 def node_folder() -> Path:
@@ -54,6 +56,7 @@ class QuietDevice:
         folder.mkdir(parents=True, exist_ok=True)
         self._turnstile = open(folder / f"{device_key}.turnstile", "w")  # noqa: SIM115 -- held as long as the object
         self._room = open(folder / f"{device_key}.room", "w")  # noqa: SIM115
+        self._short = open(folder / f"{device_key}.short", "w")  # noqa: SIM115
         self.file = folder / f"{device_key}.room"  # open in each process that shares the device with care
 
     @contextmanager
@@ -65,6 +68,8 @@ class QuietDevice:
         asked = time.perf_counter()
         try:
             with spent("paused"):
+                if self._is_short:
+                    _give_back()
                 fcntl.flock(self._turnstile, fcntl.LOCK_SH)
                 fcntl.flock(self._room, fcntl.LOCK_SH)
                 fcntl.flock(self._turnstile, fcntl.LOCK_UN)
@@ -88,6 +93,34 @@ class QuietDevice:
         finally:
             fcntl.flock(self._room, fcntl.LOCK_UN)
             fcntl.flock(self._turnstile, fcntl.LOCK_UN)
+
+    @contextmanager
+    def short_of_memory(self) -> Iterator[None]:
+        """Held around `alone` where there was not enough memory on a GPU: those who pause for it give back all that
+        their allocator keeps for later. What they hold stays theirs: weights, optimizers, images, CUDA graphs.
+        """
+        with open(self._short.name, "w") as held:
+            fcntl.flock(held, fcntl.LOCK_EX)
+            with self.busy():
+                pass  # those who wait for a measurement that is going on were not told yet
+            time.sleep(GIVE_BACK_S)
+            yield
+
+    @property
+    def _is_short(self) -> bool:
+        try:
+            fcntl.flock(self._short, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        fcntl.flock(self._short, fcntl.LOCK_UN)
+        return False
+
+
+def _give_back() -> None:
+    """What this process keeps of all GPUs and does not use."""
+    if torch.cuda.is_initialized():
+        with suppress(torch.AcceleratorError):  # a device is lost, which is told elsewhere
+            torch.cuda.empty_cache()
 
 
 class QuietBeside(QuietDevice):

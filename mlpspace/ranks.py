@@ -10,19 +10,17 @@ that it dominates sink by one, push down those that they dominate, and so on (Li
 from __future__ import annotations
 
 import bisect
-import heapq
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
-from mlpspace.pareto import Floats, hypervolume, rank
+from mlpspace.leaving import Leaving, Shares
+from mlpspace.pareto import Floats, rank
 
 MANY = 200  # rows that are ranked together rather than one by one
 
-Indices = NDArray[np.int64]
 Key: TypeAlias = tuple[float, ...]
 """The costs of a row, and then its number; one objective has a second one that is always 0."""
 
@@ -30,12 +28,13 @@ Key: TypeAlias = tuple[float, ...]
 class Rank:
     """The rows of one rank, those that are neither promoted nor dropped counted."""
 
-    __slots__ = ("_costs", "keys", "order", "waiting")
+    __slots__ = ("_costs", "_leaving", "_shares", "keys", "waiting")
 
     def __init__(self, keys: list[Key], waiting: int) -> None:
         self.keys = keys  # with two costs: in their order, a staircase
         self.waiting = waiting
-        self.order: list[int] | None = None  # the rows from the best, while they are the same
+        self._leaving: Leaving | None = None  # while the rows are the same
+        self._shares: Shares | None = None
         self._costs: Floats | None = None
 
     def __len__(self) -> int:
@@ -52,7 +51,7 @@ class Rank:
 
     def put(self, coming: list[Key]) -> list[Key]:
         """Take rows of no other rank in, in order; returns those that they dominate, which are of it no longer."""
-        self.order = None
+        self._leaving = None
         if len(coming[0]) == 3:
             first, last = coming[0], coming[-1]
             begin = bisect.bisect_right(self.keys, (*first[:2], math.inf))  # beyond its copies
@@ -68,18 +67,29 @@ class Rank:
         self._costs = np.concatenate([costs[~sunk], others])
         return leaving
 
-    def rows(self) -> list[int]:
+    def has(self, row: int, count: int, worst: Floats) -> bool:
+        """Whether one of its rows is among its best `count`; see `rungs.order`."""
+        return count >= len(self) or (count > 0 and self._ordered(worst).has(row, count))
+
+    def first(self, count: int, waits: Callable[[int], object], worst: Floats) -> int | None:
+        """Of its best `count` rows the best one that waits."""
+        if len(self) <= count and self.waiting == 1:  # no order is needed
+            return next(row for row in self._rows() if waits(row))
+        return self._ordered(worst).first(min(count, len(self)), waits)
+
+    def _rows(self) -> list[int]:
         """In no order that says anything."""
         return [int(key[-1]) for key in self.keys]
 
-    def ordered(self, worst: Floats) -> list[int]:
-        """Its rows from the best: see `within`."""
-        if self.order is None:
-            rows = np.array([key[-1] for key in self.keys], dtype=np.int64)
+    def _ordered(self, worst: Floats) -> Leaving:
+        if self._leaving is None:
+            if self._shares is None or len(self._shares) > MANY + 2 * len(self):  # of rows that are here no longer
+                self._shares = Shares(worst)
+            rows = np.array(self._rows())
             by_age = np.argsort(rows)
             front = self._table()[by_age][:, : len(worst)]
-            self.order = rows[by_age][within(front, worst)].tolist()
-        return self.order
+            self._leaving = Leaving(rows[by_age].tolist(), front, self._shares, worst)
+        return self._leaving
 
     def _table(self) -> Floats:
         """(f, m)."""
@@ -161,74 +171,22 @@ class Ranks:
     def _count(self, keys: list[Key]) -> int:
         return sum(self._waiting[int(key[-1])] for key in keys)
 
-    def first(self, count: int) -> Iterator[int]:
-        """Those of the first `count` rows in order that wait, in order: by rank, within a rank as `within` has it."""
+    def has(self, row: int, count: int) -> bool:
+        """Whether a row waits and is one of the first `count` in order."""
+        if not self._waiting[row]:
+            return False
+        ranks = self._all()
+        at = self._rank_of(self._keys[row])
+        return ranks[at].has(row, count - sum(map(len, ranks[:at])), self._worst)
+
+    def first(self, count: int) -> int | None:
+        """Of the first `count` rows in order the first that waits: by rank, within a rank as `Leaving` has it."""
         for each in self._all():
             if count <= 0:
-                return
+                break
             if each.waiting:
-                # where all of it is meant, and one of it waits, no order is needed
-                rows = each.rows() if len(each) <= count and each.waiting == 1 else each.ordered(self._worst)[:count]
-                yield from [row for row in rows if self._waiting[row]]
+                row = each.first(count, self._waiting.__getitem__, self._worst)
+                if row is not None:
+                    return row
             count -= len(each)
-
-
-def within(front: Floats, worst: Floats) -> Indices:
-    """The order of rows of one rank: (f, m), (m,) -> (f,). See `rungs.order`."""
-    inside = np.all(front < worst, axis=1)
-    rows = np.flatnonzero(inside)
-    leaving = _leaving_two(front[rows], worst) if front.shape[1] == 2 else _leaving(front[rows], worst)
-    return np.concatenate([rows[leaving[::-1]], np.flatnonzero(~inside)])
-
-
-def _leaving_two(front: Floats, worst: Floats) -> Indices:
-    """The rows of a front of two objectives, the one the hypervolume loses least by first; of equals the latest."""
-    rows = np.lexsort((np.arange(len(front)), front[:, 0])).tolist()
-    # the second falls as the first rises; at both ends stands the corner
-    first = [math.nan, *front[rows, 0].tolist(), float(worst[0])]
-    second = [float(worst[1]), *front[rows, 1].tolist(), math.nan]
-    before, after = list(range(-1, len(rows) + 1)), list(range(1, len(rows) + 3))  # of those that are left
-    known = [math.nan] * len(first)
-
-    def entry(i: int) -> tuple[float, int, int]:
-        known[i] = (first[after[i]] - first[i]) * (second[before[i]] - second[i])
-        return known[i], -rows[i - 1], i
-
-    heap = [entry(i) for i in range(1, len(rows) + 1)]
-    heapq.heapify(heap)
-    left = []
-    while heap:
-        lost, row, i = heapq.heappop(heap)
-        if lost != known[i]:
-            continue  # its neighbour has left since
-        known[i] = math.nan
-        left.append(-row)
-        after[before[i]], before[after[i]] = after[i], before[i]
-        for neighbour in (before[i], after[i]):
-            if 0 < neighbour <= len(rows):
-                heapq.heappush(heap, entry(neighbour))
-    return np.array(left, dtype=np.int64)
-
-
-def _leaving(front: Floats, worst: Floats) -> Indices:
-    """As `_leaving_two`, for any number of objectives."""
-    rows = set(range(len(front)))
-
-    def lost(row: int) -> float:
-        others = np.maximum(front[[other for other in rows if other != row]], front[row])
-        return max(0.0, hypervolume(front[row : row + 1], worst) - hypervolume(others, worst))
-
-    # without some of the others a row's own share only grows, so what is known of it bounds it from below
-    known = [(lost(row), -row) for row in rows]
-    heapq.heapify(known)
-    left = []
-    while known:
-        row = -known[0][1]
-        entry = (lost(row), -row)
-        if len(known) == 1 or entry <= min(known[1:3]):
-            heapq.heappop(known)
-            rows.discard(row)
-            left.append(row)
-        else:
-            heapq.heapreplace(known, entry)
-    return np.array(left, dtype=np.int64)
+        return None

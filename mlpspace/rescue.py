@@ -22,6 +22,7 @@ from mlpspace import checkpoints, extension, ledger_rows, ledger_tables
 from mlpspace.architecture import Architecture
 from mlpspace.damaged_file import DamagedFile
 from mlpspace.errors import ArchitectureError, StudyError
+from mlpspace.fingerprint import Fingerprint, content_id
 from mlpspace.ledger import driver_of
 from mlpspace.objectives import METRICS
 from mlpspace.recipe import Recipe
@@ -48,6 +49,7 @@ class Rescued:
     epochs: int
     left_out: int  # rows that make no sense, or are of nothing that could be read
     again: int  # trials some of whose measurements are lost: a search measures them again
+    nameless: int  # measurements whose circumstances are lost
     renumbered: bool
 
 
@@ -87,6 +89,7 @@ def rescue(folder: Path, to: Path) -> Rescued | None:
         epochs=len(found.progress),
         left_out=found.left_out,
         again=len(again),
+        nameless=sum(row["fingerprint"] not in {None, *found.fingerprints} for row in found.measurements.values()),
         renumbered=any(old != new for old, new in numbers.items()),
     )
 
@@ -119,6 +122,7 @@ class _Found:
     source: str
     architectures: dict[str, Row] = field(default_factory=dict)
     trials: dict[int, Row] = field(default_factory=dict)
+    fingerprints: dict[str, Row] = field(default_factory=dict)
     measurements: dict[Any, Row] = field(default_factory=dict)
     progress: dict[Any, Row] = field(default_factory=dict)
     refused: dict[str, Row] = field(default_factory=dict)
@@ -147,6 +151,12 @@ def _read(file: DamagedFile, folder: Path, space: Space) -> _Found:
     def trial(row: Row) -> int:
         return _check_trial(row, found, space, dims)
 
+    def fingerprint(row: Row) -> str:
+        Fingerprint.from_json(row["json"])
+        if content_id(row["json"]) != row["id"]:
+            raise ValueError("not what its content id says")
+        return str(row["id"])
+
     def measurement(row: Row) -> Any:
         number, record = ledger_rows.record({name: row[name] for name in _MEASURED}, found.source)
         Recipe.from_json(row["recipe"])
@@ -172,12 +182,14 @@ def _read(file: DamagedFile, folder: Path, space: Space) -> _Found:
     for table, check, rows in (
         (ledger_tables.architecture, architecture, found.architectures),
         (ledger_tables.trial, trial, found.trials),
+        (ledger_tables.fingerprint, fingerprint, found.fingerprints),
         (ledger_tables.measurement, measurement, found.measurements),
         (ledger_tables.progress, epoch, found.progress),
         (ledger_tables.refused, refused, found.refused),
         (ledger_tables.session, session, found.sessions),
     ):
-        _take(file, table, check, rows, found)
+        if file.version >= ledger_tables.SINCE.get(table, 0):
+            _take(file, table, check, rows, found)
     return found
 
 
@@ -322,6 +334,7 @@ def _fill(study: Study, found: _Found, numbers: Mapping[int, int]) -> None:
     tables = (
         (ledger_tables.architecture, list(found.architectures.values())),
         (ledger_tables.trial, renumbered(found.trials.values(), "number")),
+        (ledger_tables.fingerprint, list(found.fingerprints.values())),
         (ledger_tables.measurement, renumbered(found.measurements.values(), "trial")),
         (ledger_tables.progress, renumbered(found.progress.values(), "trial")),
         (ledger_tables.refused, list(found.refused.values())),
@@ -365,6 +378,9 @@ def text(folder: Path, rescued: Rescued) -> str:
     if rescued.again:
         some = "trials have" if rescued.again > 1 else "trial has"
         lines.append(f"{rescued.again} {some} lost measurements, which a search makes again.")
+    if rescued.nameless:
+        some = "measurements were" if rescued.nameless > 1 else "measurement was"
+        lines.append(f"The clocks, driver and libraries under which {rescued.nameless} {some} made are lost.")
     if rescued.left_out:
         rows = f"{rescued.left_out} row{'s' if rescued.left_out > 1 else ''}"
         lines.append(f"{rows} left out, which make no sense or are of what is lost.")

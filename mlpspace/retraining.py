@@ -21,7 +21,8 @@ from mlpspace.device import cores, describe, resolve, training_precision
 from mlpspace.domain import SpaceDomain
 from mlpspace.engines.worker import SPLIT_SEED
 from mlpspace.errors import DataError, StudyError, UserError
-from mlpspace.evaluate import evaluate, failure_of, fresh_network
+from mlpspace.evaluate import evaluate, fresh_network
+from mlpspace.failure import failure_of
 from mlpspace.measurement import Failure, Measurement, Progress
 from mlpspace.memory import out_of_memory
 from mlpspace.nets.network import Network

@@ -11,16 +11,17 @@ arXiv:2106.12639, with another order inside the rank).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
+from mlpspace.leaving import Leaving, Shares
 from mlpspace.pareto import Floats, rank
-from mlpspace.ranks import Indices, Ranks, within
+from mlpspace.ranks import Ranks
 
 
-def order(costs: ArrayLike, worst: ArrayLike) -> Indices:
+def order(costs: ArrayLike, worst: ArrayLike) -> NDArray[np.int64]:
     """The rows from best to worst: (n, m), (m,) -> (n,) indices.
 
     By non-dominated rank. Within a rank the row by which the rank's hypervolume loses least is set last, then the one
@@ -36,8 +37,11 @@ def order(costs: ArrayLike, worst: ArrayLike) -> Indices:
     if not len(table):
         return np.zeros(0, dtype=np.int64)
     ranks = rank(table)
-    fronts = (np.flatnonzero(ranks == level) for level in range(int(ranks.max()) + 1))
-    return np.concatenate([front[within(table[front], corner)] for front in fronts])
+    found: list[int] = []
+    for level in range(int(ranks.max()) + 1):
+        rows = np.flatnonzero(ranks == level)
+        found += Leaving(rows.tolist(), table[rows], Shares(corner), corner).all()
+    return np.array(found)
 
 
 class Rungs:
@@ -65,14 +69,14 @@ class Rungs:
     def promotable(self) -> tuple[int, int] | None:
         """(trial, the rung it stands at) of the one that shall go on next; from the highest rung down."""
         for rung in reversed(range(len(self._rungs) - 1)):
-            trial = next(self._may_go_on(rung), None)
+            trial = self._rungs[rung].first(self._share(rung))
             if trial is not None:
                 return trial, rung
         return None
 
     def is_promotable(self, trial: int, rung: int) -> bool:
         """Whether `trial` may go on from `rung` now."""
-        return rung < len(self._rungs) - 1 and trial in self._may_go_on(rung)
+        return rung < len(self._rungs) - 1 and self._rungs[rung].has(trial, self._share(rung))
 
     def promote(self, trial: int, rung: int) -> None:
         """`trial` goes on from `rung`: whoever asks next gets another."""
@@ -101,14 +105,14 @@ class Rungs:
         if any(trial not in self._rungs[rung + 1].rows for trial, rung in self._gone_on if trial not in self._dropped):
             return None
         for number in reversed(range(len(self._rungs) - 1)):
-            trial = next(self._rungs[number].first(len(self._rungs[number].trials)), None)
+            trial = self._rungs[number].first(len(self._rungs[number].trials))
             if trial is not None:
                 return trial, number
         return None
 
-    def _may_go_on(self, number: int) -> Iterator[int]:
-        rung = self._rungs[number]
-        return rung.first(math.floor(len(rung.trials) * self._keep + 1e-9))
+    def _share(self, number: int) -> int:
+        """How many of those that came to a rung may go on."""
+        return math.floor(len(self._rungs[number].trials) * self._keep + 1e-9)
 
 
 class _Rung:
@@ -129,6 +133,11 @@ class _Rung:
         if trial in self.rows:
             self._ranks.gone(self.rows[trial])
 
-    def first(self, count: int) -> Iterator[int]:
-        """Those of the first `count` in order that wait, in order."""
-        return (self.trials[row] for row in self._ranks.first(count))
+    def has(self, trial: int, count: int) -> bool:
+        """Whether a trial waits here and is one of the first `count` in order."""
+        return trial in self.rows and self._ranks.has(self.rows[trial], count)
+
+    def first(self, count: int) -> int | None:
+        """Of the first `count` in order the first that waits."""
+        row = self._ranks.first(count)
+        return None if row is None else self.trials[row]

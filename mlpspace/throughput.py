@@ -15,7 +15,8 @@ from mlpspace.calibration import Calibration, calibrated
 from mlpspace.device import describe, dtype_of, key, synchronize, training_precision
 from mlpspace.energy import ENERGY_PROTOCOL, energy_per_image
 from mlpspace.fingerprint import fingerprint
-from mlpspace.measurement import Measurement
+from mlpspace.measurement import COMPILED, DISTURBED, Measurement
+from mlpspace.measurement import THROUGHPUT_PROTOCOL as THROUGHPUT_PROTOCOL
 from mlpspace.memory import memory_kept
 from mlpspace.objectives import Deployment
 from mlpspace.peak_memory import MEMORY_PROTOCOL, peak_bytes
@@ -26,9 +27,6 @@ from mlpspace.runtime import compiled, fastest
 from mlpspace.timing import OTHERS_PATIENCE_S, all_cores, in_turns
 from mlpspace.wall_time import spent
 
-THROUGHPUT_PROTOCOL = "deployed-eval-v2"
-COMPILED = ", compiled"  # by torch.compile: compares with what was compiled too
-DISTURBED = ", disturbed"  # other programs never left the device alone: compares with nothing
 RESTING_S = 1.0  # NVML counts over the last second at most
 RESTING_PERCENT = 5  # a desktop that redraws its clock disturbs nothing
 DISTURBED_PROTOCOL = THROUGHPUT_PROTOCOL + DISTURBED

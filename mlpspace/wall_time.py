@@ -45,7 +45,7 @@ DRIVER = {
     "writing": "the ledger, Optuna's tables, checkpoints",
     "deciding": "all else that the search does",
     "engine": "Ray, or waiting for the workers",
-    "opening": "imports, the study, Ray",
+    "opening": "imports, the study, Ray, how many trials share a GPU",
 }
 
 

@@ -12,6 +12,7 @@ from mlpspace.checkpoints import Checkpoints
 from mlpspace.domain import SpaceDomain
 from mlpspace.measurement import Assignment, Checkpoint, Event, Failure, Measurement, Progress
 from mlpspace.results import Limits
+from mlpspace.sampling.base import Sampler
 from mlpspace.search import Search
 from mlpspace.space import Space, read_space
 from mlpspace.stopping import Plateau
@@ -102,7 +103,7 @@ class Session:
         folder: Path,
         *,
         text: str = SPACE,
-        sampler: str = "default",
+        sampler: str | Sampler = "default",
         keep: str = "front",
         wrapped: Callable[[Any], Any] = lambda outlet: outlet,
         **limits: float,
@@ -120,16 +121,16 @@ class Session:
 
     def __enter__(self) -> Search:
         self._writing = self.study.writing("pytest", total=self.limits.trials)
-        writer = self._writing.__enter__()
+        self.writer = self._writing.__enter__()
         trials = self.study.trials()
         domain = SpaceDomain(self.space)
         self._mirroring = driver.mirror(self.study, domain, trials)
         stop = self.space.stop
         self.search = Search(
             domain,
-            writer=self.wrapped(writer),
+            writer=self.wrapped(self.writer),
             trials=trials,
-            sampler=sampling.make(self.sampler, domain, seed=0),
+            sampler=self.sampler if isinstance(self.sampler, Sampler) else sampling.make(self.sampler, domain, seed=0),
             mirror=self.wrapped(self._mirroring.__enter__()),
             shelf=self.wrapped(Checkpoints(self.study.folder / "checkpoints")),
             weights=None if self.keep == "none" else self.wrapped(Checkpoints(self.study.folder / "weights")),

@@ -121,6 +121,33 @@ def test_what_other_programs_disturbed_is_not_kept_and_ends_at_once(
     assert not list((node / "cache").glob("calibration-*.json"))
 
 
+@pytest.mark.parametrize("writable", [True, False])
+@pytest.mark.parametrize("undisturbed", [True, False])
+def test_a_disturbed_calibration_is_made_again_after_a_while_wherever_it_is_kept(
+    node: Path, monkeypatch: pytest.MonkeyPatch, undisturbed: bool, writable: bool
+) -> None:
+    asked: list[object] = []
+
+    def in_this_process(*told: object, **others: object) -> Found:
+        asked.append(told)
+        return found(undisturbed=undisturbed)
+
+    monkeypatch.setattr(calibration, "in_this_process", in_this_process)
+    now = 1000.0
+    monkeypatch.setattr(calibration.time, "monotonic", lambda: now)
+    if not writable:
+        (node / "cache").write_text("a file, where the folder should be")
+    quiet = QuietDevice("cpu", node)
+    for _ in range(2):
+        calibrated(CPU, 32, Deployment(), quiet)
+        now += calibration.AGAIN_S - 1
+    assert len(asked) == 1
+    now += 2
+    assert is_calibrated(CPU, 32, Deployment()) == undisturbed
+    calibrated(CPU, 32, Deployment(), quiet)
+    assert len(asked) == (1 if undisturbed else 2)
+
+
 def test_a_number_of_processes_that_is_none_is_told(node: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLPSPACE_CALIBRATION", "many")
     with pytest.raises(

@@ -15,6 +15,8 @@ from mlpspace.replay.listed import ListedTable
 from mlpspace.replay.table import TableDomain
 from mlpspace.sampling import Observation, make
 from mlpspace.sampling.default import START
+from mlpspace.sampling.encoder import Encoder
+from mlpspace.sampling.model import Model
 from mlpspace.space import read_space
 
 DOMAIN = SpaceDomain(read_space(SPACE))
@@ -68,6 +70,31 @@ def test_what_a_worker_trains_is_believed_so_that_the_next_gains_less():
     at_work = told(DOMAIN, first, 20, state="running", accuracy={}, known=known)
     second = sampler.suggest(20, 0, [*seen, at_work])
     assert second.gain < first.gain
+
+
+def test_several_at_once_are_what_one_after_the_other_would_be_while_none_is_finished():
+    """The slow way: a model made anew with the first of them at work chooses the second out of the same pool."""
+    seen = searched(20)
+    sampler = make("default", DOMAIN, seed=0)
+    several = sampler.suggest_several(20, 0, seen, 6)
+    assert several[0] == sampler.suggest(20, 0, seen)
+    known = {trial.key for trial in seen}
+    assert len(known | {DOMAIN.key(each.candidate) for each in several}) == 26
+    at_work = list(seen)
+    for number, (before, after) in enumerate(itertools.pairwise(several), 20):
+        known_of = dict(DOMAIN.known(before.candidate))
+        at_work.append(told(DOMAIN, before, number, state="running", accuracy={}, known=known_of))
+        gains = Model(DOMAIN, Encoder(DOMAIN), at_work).gain([each.candidate for each in several])
+        assert after.gain == pytest.approx(gains[number - 19], rel=0.1)
+        assert gains[number - 19] >= 0.9 * gains[number - 19 :].max()
+        assert after.gain < before.gain
+
+
+def test_several_without_a_model_are_those_that_one_at_a_time_would_be_and_no_more_than_those():
+    sampler = make("default", DOMAIN, seed=0)
+    seen = searched(START)
+    several = sampler.suggest_several(START - 3, 0, seen[: START - 3], 6)
+    assert [DOMAIN.key(each.candidate) for each in several] == [trial.key for trial in seen[START - 3 :]]
 
 
 def test_requirements_are_met_by_every_suggestion():

@@ -28,10 +28,12 @@ from mlpspace.architecture import (
 from mlpspace.data import Dataset
 from mlpspace.errors import DeviceLost
 from mlpspace.evaluate import evaluate
+from mlpspace.fresh_measurement import Asked, NotMeasured
 from mlpspace.measurement import Assignment, Checkpoint, Event, Failure, Measurement, Progress
 from mlpspace.objectives import Deployment
 from mlpspace.quiet import OtherPrograms, QuietDevice
 from mlpspace.recipe import Augmentation, Recipe
+from mlpspace.reference import deployed
 from mlpspace.throughput import measure_throughput
 
 CPU = torch.device("cpu")
@@ -250,6 +252,47 @@ def test_running_out_of_memory_is_a_failure(
     assert told[-1].reason == "out of memory"
     assert str(error) in told[-1].detail
     assert {e.metric for e in told if isinstance(e, Measurement)} == {"throughput", "peak_memory_mb"}
+
+
+@pytest.mark.parametrize("is_shared", [True, False])
+def test_what_finds_too_little_memory_to_be_measured_on_a_shared_gpu_is_measured_while_the_others_give_way(
+    events: Callable[..., Generator[Event, None, None]], monkeypatch: pytest.MonkeyPatch, is_shared: bool
+) -> None:
+    """Only if it does not fit then is it out of memory."""
+    measure, asked = evaluating.measure_throughput, []
+
+    def short(*told: object, **others: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    def given_way(told: Asked, quiet: QuietDevice) -> tuple[Measurement, ...]:
+        asked.append(told)
+        network = deployed(told.architecture, told.resolution, told.classes)
+        if len(asked) > 1:
+            raise NotMeasured(Failure("out of memory", "not even so"))
+        return measure(
+            network,
+            resolution=told.resolution,
+            deployment=told.deployment,
+            device=told.device,
+            quiet=quiet,
+            patience_s=0,
+        )
+
+    monkeypatch.setattr(evaluating, "measure_throughput", short)
+    monkeypatch.setattr(evaluating, "measured_while_others_give_way", given_way)
+    monkeypatch.setattr(evaluating, "_shared", lambda device, quiet: is_shared)
+    *_, last = first = list(events())
+    if not is_shared:
+        assert (last.reason, asked) == ("out of memory", [])
+        return
+    assert {each.metric for each in first if isinstance(each, Measurement)} == {
+        "throughput",
+        "peak_memory_mb",
+        "accuracy",
+    }
+    assert asked[0].architecture == ASSIGNMENT.architecture
+    *_, last = events()
+    assert last == Failure("out of memory", "not even so")
 
 
 def test_a_real_allocation_that_is_too_large_is_out_of_memory(

@@ -46,6 +46,17 @@ def test_its_mean_and_deviation_are_those_of_the_textbook():
     assert told.sd == pytest.approx(np.sqrt(variance))
 
 
+def test_what_is_believed_changes_no_mean_and_makes_less_uncertain_what_is_near():
+    known, new, elsewhere = inputs(12), inputs(2), inputs(30)
+    theta = RNG.normal(-1, 0.5, 2 * 5 + 2 + 4)
+    process = GaussianProcess(known, RNG.normal(size=12), RNG.random(12), Relevances(theta, 5, 2))
+    believing, before = process.believing(new), process.predict(elsewhere)
+    after = believing.predict(elsewhere)
+    assert after.mean == pytest.approx(before.mean, rel=1e-9)
+    assert np.all(after.sd <= before.sd + 1e-9)
+    assert np.all(believing.predict(new).sd < process.predict(new).sd)
+
+
 def test_it_finds_out_which_dimensions_matter():
     known = inputs(80, dimensions=8)
     values = (known.codes[:, 2] == 1) * 1.0 + known.places[:, 4]

@@ -17,20 +17,20 @@ PACKAGE = Path(__file__).parents[1] / "mlpspace"
 # Lowest first. A file imports from rows below its own and from its own row, never from above, and never in a circle.
 # A name stands for a file or for a whole folder. NEW FILES ARE ADDED HERE.
 ROWS = (
-    ("errors", "fields", "objectives", "wall_time", "fresh_process"),
+    ("errors", "fields", "objectives", "wall_time", "fresh_process", "fork_server"),
     ("architecture", "recipe", "pareto", "forecast", "stopping"),
-    ("ranks",),
+    ("ranks", "leaving"),
     ("rungs",),
     ("measurement", "measured_again", "references", "space", "comparators", "scaling", "papers", "fixed_points"),
     ("nets", "counts", "proof", "weights", "token_matrices"),
     (
         *("data", "device", "proxy", "throughput", "timing", "runtime", "reference", "calibration", "peak_memory"),
-        *("deploy_device", "remeasure", "quiet", "evaluate", "memory", "pieces", "step", "step_ways"),
-        *("nvml", "processes", "fingerprint", "energy"),
+        *("deploy_device", "fresh_measurement", "failure", "quiet", "evaluate", "memory", "pieces", "step", "step_ways"),
+        *("nvml", "processes", "fingerprint", "energy", "training_group", "sharing"),
     ),
     ("address", "ledger_tables", "damaged_file", "sqlite_file", "postgres", "storage", "study_folder"),
     ("ledger", "ledger_rows", "ledger_columns", "trial", "trial_columns", "session", "optuna_tables", "study"),
-    ("comparable", "entries", "front", "front_probability"),
+    ("comparable", "entries", "front", "front_probability", "older_protocol"),
     ("manifest", "checkpoints", "outlets", "extension", "rescue"),
     ("domain",),
     ("sampling",),
@@ -52,13 +52,13 @@ ROWS = (
 MAY_IMPORT = {
     "ray": (
         *("engines.ray_tune", "engines.ray_worker", "engines.ray_files", "engines.ray_mended", "engines.ray_alive"),
-        *("engines.ray_measuring",),
+        *("engines.ray_measuring", "engines.ray_sharing"),
     ),
     "torch": (
         *("nets", "counts", "proof", "weights", "comparators"),
         *("data", "device", "proxy", "throughput", "quiet", "evaluate", "memory", "engines"),
-        *("pieces", "step"),
-        *("timing", "runtime", "reference", "calibration", "peak_memory", "remeasure", "deploy_device"),
+        *("pieces", "step", "training_group", "sharing"),
+        *("timing", "runtime", "reference", "calibration", "peak_memory", "fresh_measurement", "deploy_device"),
         *("token_matrices", "retraining", "machine_profile", "fingerprint", "energy"),
     ),
     "pynvml": ("nvml",),

@@ -58,6 +58,15 @@ def test_a_process_has_a_file_open_or_not(child: int, worker: int, shared: Path)
     assert not processes.has_open(worker, shared.with_name("not there"))
 
 
+def test_another_process_shares_a_file_once_it_has_it_open(shared: Path) -> None:
+    with shared.open():  # this one is none
+        assert not processes.others_share(shared)
+        process = waiting(str(shared))
+        assert processes.others_share(shared)
+        process.communicate()
+        assert not processes.others_share(shared)
+
+
 def stranger(proc: Path, pid: int, parent: int, name: str = "python") -> None:
     (proc / str(pid) / "fd").mkdir(parents=True)
     (proc / str(pid) / "stat").write_text(f"{pid} ({name}) S {parent} 1 1 0 -1")

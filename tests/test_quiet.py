@@ -8,6 +8,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from multiprocessing.process import BaseProcess
+from multiprocessing.sharedctypes import Synchronized
 from multiprocessing.synchronize import Event
 from pathlib import Path
 
@@ -50,6 +51,48 @@ def trainers(tmp_path: Path) -> Iterator[list[Path]]:
     stop.set()
     for process in processes:
         process.join()
+
+
+def work_and_give_back(folder: Path, stop: Event, gave_back: Synchronized[int], inside: Synchronized[int]) -> None:
+    """As a training that keeps memory on a GPU; `inside` is what it keeps while it works."""
+
+    def count() -> None:
+        gave_back.value += 1
+        inside.value = 0
+
+    quiet._give_back = count
+    device = QuietDevice("device", folder)
+    while not stop.is_set():
+        with device.busy():
+            inside.value = 1
+            time.sleep(0.001)
+
+
+def test_who_pauses_gives_memory_back_first_where_it_is_short_and_only_there(tmp_path: Path) -> None:
+    stop, counts = PROCESSES.Event(), [PROCESSES.Value("i", 0) for _ in range(4)]
+    told = [(tmp_path, stop, *counts[:2]), (tmp_path, stop, *counts[2:])]
+    processes = [PROCESSES.Process(target=work_and_give_back, args=each) for each in told]
+    for process in processes:
+        process.start()
+    while not all(each.value for each in counts[1::2]):
+        time.sleep(0.01)
+    device = QuietDevice("device", tmp_path)
+    with device.alone():
+        pass
+    assert [each.value for each in counts[::2]] == [0, 0]
+    with device.short_of_memory(), device.alone():
+        deadline = time.monotonic() + 30  # the last piece has ended, and they are on their way to the turnstile
+        while any(each.value for each in counts[1::2]) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert [each.value for each in counts[1::2]] == [0, 0]
+    after = [each.value for each in counts[::2]]
+    assert all(after)
+    with device.alone():
+        pass
+    stop.set()
+    for process in processes:
+        process.join()
+    assert [each.value for each in counts[::2]] == pytest.approx(after, abs=1)  # one may have seen the very end
 
 
 def test_nobody_is_busy_while_one_is_alone(trainers: list[Path], tmp_path: Path) -> None:

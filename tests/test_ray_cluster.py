@@ -164,10 +164,14 @@ def test_the_workers_of_a_cluster_run_the_code_of_the_driver(address):
 
         @ray.remote
         def sent() -> list[str]:
-            found = (Path(place, "mlpspace", "search.py") for place in sys.path if "py_modules_files" in place)
+            found = (
+                Path(place, "mlpspace", "search", "search.py") for place in sys.path if "py_modules_files" in place
+            )
             return [file.read_text() for file in found if file.exists()]
 
-        assert ray.get(sent.remote()) == [Path(ray_tune.__file__).parents[1].joinpath("search.py").read_text()]
+        assert ray.get(sent.remote()) == [
+            Path(ray_tune.__file__).parents[1].joinpath("search", "search.py").read_text()
+        ]
 
 
 def test_without_an_address_no_cluster_is_joined_that_happens_to_run(address, monkeypatch):

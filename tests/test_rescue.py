@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 import shutil
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -18,7 +19,9 @@ from mlpspace import ledger_tables
 from mlpspace.address import FILE
 from mlpspace.engines import inline
 from mlpspace.errors import StudyError
-from mlpspace.rescue import Rescued, rescue
+from mlpspace.fingerprint import Fingerprint
+from mlpspace.measurement import Assignment, Event, Measurement
+from mlpspace.rescue import Rescued, rescue, text
 from mlpspace.study import Study
 from mlpspace.trial import Trial
 
@@ -29,9 +32,19 @@ RUNGS = SPACE.replace("epochs: 2}", "rungs: {epochs: [1, 2], keep: 1/2}}")
 Key = tuple[str, str]
 
 
+def timed(assignment: Assignment, bounds: object) -> Iterator[Event]:
+    """On two machines, in turns."""
+    circumstances = Fingerprint(
+        kind="cpu", name=f"machine {assignment.trial % 2}", torch="2.13.0", libraries=(), threads=2
+    )
+    for event in evaluate(assignment, bounds):
+        is_timed = isinstance(event, Measurement) and event.metric == "throughput"
+        yield dataclasses.replace(event, fingerprint=circumstances.to_json()) if is_timed else event
+
+
 def search(folder: Path, trials: int, text: str = SPACE) -> None:
     with Session(folder, text=text, sampler="random", trials=trials) as session:
-        inline.run(session, device="cpu", evaluate=evaluate)
+        inline.run(session, device="cpu", evaluate=timed)
 
 
 @pytest.fixture(scope="module")
@@ -101,6 +114,8 @@ def test_of_a_healthy_study_all_is_there(study: Path) -> None:
     assert rescued is not None
     assert (rescued.trials, rescued.known, rescued.left_out, rescued.again) == (TRIALS, TRIALS, 0, 0)
     assert ledger(rescued.folder) == ledger(study)
+    assert len(ledger(study)["fingerprint"]) == 2
+    assert rescued.nameless == 0
     ours, theirs = content(study), content(rescued.folder)
     assert {name for name in ours if name.startswith("weights/")}
     for name in ours.keys() - {"study.db", "lock"}:
@@ -261,6 +276,37 @@ def test_a_trial_whose_measurements_are_lost_is_measured_again(study: Path, whol
         assert trial.value("accuracy") == theirs[key].value("accuracy")
 
 
+def test_circumstances_that_are_lost_are_told_and_are_there_again_once_a_search_meets_them(
+    study: Path, whole: Path
+) -> None:
+    """A row goes on saying which others were measured under the same."""
+    for page in pages_of(study / "study.db", "fingerprint"):
+        spoil(study / "study.db", page)
+    rescued = saved(study)
+    assert rescued is not None
+    assert (rescued.trials, rescued.measurements, rescued.again) == (TRIALS, 3 * TRIALS, 0)
+    assert rescued.nameless == TRIALS
+    assert f"The clocks, driver and libraries under which {TRIALS} measurements were made are lost." in text(
+        study, rescued
+    )
+    assert ledger(rescued.folder)["fingerprint"] == []
+    assert ledger(rescued.folder)["measurement"] == ledger(whole)["measurement"]
+    search(rescued.folder, TRIALS + 2)
+    assert ledger(rescued.folder)["fingerprint"] == ledger(whole)["fingerprint"]
+
+
+def test_circumstances_that_are_not_what_their_content_id_says_are_not_saved(study: Path) -> None:
+    with closing(sqlite3.connect(study / "study.db")) as connection:
+        connection.execute(
+            "update fingerprint set json = replace(json, '2.13.0', '2.19.0') where json like '%machine 1%'"
+        )
+        connection.execute("update fingerprint set json = '[]' where json like '%machine 0%'")
+        connection.commit()
+    rescued = saved(study)
+    assert rescued is not None
+    assert (rescued.left_out, rescued.nameless) == (2, TRIALS)
+
+
 def test_a_row_that_is_there_twice_counts_once(study: Path) -> None:
     data = (study / "study.db").read_bytes()
     first, *leaves = pages_of(study / "study.db", "measurement")
@@ -284,6 +330,7 @@ def test_columns_that_came_later_stand_last_in_their_tables() -> None:
 def test_a_study_of_the_first_version_is_saved_in_the_tables_of_now(study: Path) -> None:
     with closing(sqlite3.connect(study / "study.db")) as connection:
         connection.execute("drop index measurement_once")
+        connection.execute("drop table fingerprint")
         for column in (column for columns in ledger_tables._NEW.values() for column in columns):
             connection.execute(f"alter table {column.table.name} drop column {column.name}")
         connection.execute("pragma user_version=1")

@@ -225,7 +225,7 @@ def test_a_disturbed_throughput_is_told_as_such_and_does_not_stand_on_the_front(
     with Session(tmp_path / "run1") as search:
         run(search, disturbed_every_other)
         assert all(result.number % 2 == 0 for result in search.front())
-        assert all(seen.disturbed == (seen.number % 2 == 1) for seen in search._seen)
+        assert all(seen.disturbed == (seen.number % 2 == 1) for seen in search._known.seen)
         shown = {result.number for result in search.front()}
         volume = search.hypervolume()
     found = front(Study(tmp_path / "run1"), search.domain.space.objectives)

@@ -181,10 +181,10 @@ class _Thinks:
         self.asked.append((question, Future()))
         return self.asked[-1][1]
 
-    def wants(self, number: int, results: int) -> bool:
+    def wants(self, results: int) -> bool:
         return False
 
-    def take(self, number: int) -> None:
+    def take(self) -> None:
         return None
 
 
@@ -229,7 +229,7 @@ def test_what_was_measured_apart_is_trained_as_it_is_once_every_worker_can_do_bo
 
 
 def test_once_nothing_new_is_left_what_was_measured_is_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mlpspace.search.MOST_DRAWS", 300)
+    monkeypatch.setattr("mlpspace.search.candidates.MOST_DRAWS", 300)
     few = SPACE.replace("depth: 1..4", "depth: 1").replace("width: 16..64 step 16", "width: 48")
     few = few.replace("fixed_points: {names: [mixer_s16, resmlp_s12], fit: space}\n", "")
     with Session(tmp_path / "run1", text=few, sampler="random", trials=100) as search:

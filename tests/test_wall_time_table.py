@@ -96,9 +96,10 @@ def test_every_kind_that_may_be_too_much_has_a_word_of_advice() -> None:
 def test_the_account_of_a_session_is_in_the_ledger_while_it_runs_and_when_it_has_ended(tmp_path: Path) -> None:
     searched = Searched(tmp_path / "run1")
     with searched as search:
-        writer = search._writer
         PROCESS.begin("opening")
-        tallies = Tallies(writer.keep_wall_time, lambda: {"deciding": PROCESS.tally()["deciding"]}, every_s=0.0)
+        tallies = Tallies(
+            searched.writer.keep_wall_time, lambda: {"deciding": PROCESS.tally()["deciding"]}, every_s=0.0
+        )
         inline.run(search, device="cpu", evaluate=evaluate, tallies=tallies)
         during = Study(tmp_path / "run1").sessions()[0].wall_time
         assert during is not None
@@ -126,8 +127,9 @@ def test_the_account_of_a_session_is_in_the_ledger_while_it_runs_and_when_it_has
     ],
 )
 def test_what_is_no_account_is_refused_with_the_session_it_is_of(tmp_path: Path, text: str) -> None:
-    with Searched(tmp_path / "run1") as search:
-        search._writer.keep_wall_time({})
+    searched = Searched(tmp_path / "run1")
+    with searched:
+        searched.writer.keep_wall_time({})
     with sqlite3.connect(tmp_path / "run1" / "study.db") as database:
         database.execute("update session set wall_time = ?", (text,))
     database.close()

@@ -130,12 +130,14 @@ class _Seconds(click.ParamType):
 @click.option(
     "--workers",
     type=click.IntRange(1, 10_000),
-    help="Trials at once. [default: one per GPU; without GPUs one per core, at most 8]",
+    help="Trials at once. [default: as many per GPU as were measured to train fastest in sum; without GPUs one per "
+    "core, at most 8]",
 )
 @click.option(
     "--gpus-per-worker",
     type=click.FloatRange(0),
-    help="A share such as 0.5 puts several workers on one GPU. [default: 1 where there are GPUs]",
+    help="A share such as 0.5 puts several workers on one GPU. [default: measured at the start, in about a minute; 1 "
+    "where --workers is given, few trials or less than 30 minutes are left]",
 )
 @click.option(
     "--address", help='Of a running Ray cluster, such as "auto" on one of its machines. [default: this machine]'

@@ -58,12 +58,14 @@ from mlpspace.engines.ray_alive import watched
 from mlpspace.engines.ray_files import Files, offer
 from mlpspace.engines.ray_measuring import Measuring
 from mlpspace.engines.ray_mended import mend, own_signals
+from mlpspace.engines.ray_sharing import Find, settled
 from mlpspace.engines.ray_worker import RayWorker, Work
 from mlpspace.engines.resources import EngineError, Wanted, plan, widened
 from mlpspace.errors import UserError
 from mlpspace.measurement import Evaluate
 from mlpspace.quiet import node_folder
 from mlpspace.search import Search
+from mlpspace.sharing import Trials
 from mlpspace.wall_time import PROCESS, Tallies, spent
 
 MOST_DEATHS = 12  # in a row; then it is the machine, and not the networks
@@ -133,6 +135,8 @@ class _Bridge:
             return str(Searcher.FINISHED)
         if at_work >= resources.workers or at_work + len(self._parked) >= resources.slots:
             return None
+        if self.search.ahead is not None:
+            self.search.ahead.workers = resources.workers
         assignment = self.search.next_assignment()
         if assignment is None:
             return str(Searcher.FINISHED) if self.search.done else None
@@ -331,6 +335,8 @@ def run(
     make_evaluate: Callable[[], Evaluate] | None = None,
     tallies: Tallies | None = None,
     devices_of: Callable[[], Devices] = devices_here,
+    trials: Callable[[], Trials] | None = None,
+    find: Find | None = None,
 ) -> None:
     """Run a search until it is done or `interrupted` says so.
 
@@ -339,6 +345,8 @@ def run(
         make_evaluate: makes a worker in its own process; in tests and benchmarks a stand-in.
         tallies: hear where the workers' time goes.
         devices_of: runs on a node and says what it has; in tests a stand-in.
+        trials: tells what trials train, to find out how many of them share a GPU; None: that is not asked.
+        find: finds it out on a node; in tests a stand-in.
 
     Raises:
         EngineError: Ray or the cluster lacks what was asked for.
@@ -350,6 +358,8 @@ def run(
     # Tune has one thread for what all workers say, so the sampler thinks in another
     with _cluster(wanted), watched(wanted.address, note), _scratch() as folder, Ahead() as search.ahead:
         tallies = tallies or Tallies(lambda told: None, dict)
+        if trials is not None:
+            wanted = settled(wanted, search, trials, interrupted=interrupted, note=note, find=find)
         bridge = _Bridge(search, wanted, interrupted, note, tallies)
         if wanted.measures_on is not None:
             bridge.look_for(wanted.measures_on, devices_of)

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from mlpspace.calibration import fresh_processes
 from mlpspace.data import Dataset, loading
 from mlpspace.deploy_device import DeviceMissing, measuring_device
 from mlpspace.device import resolve
@@ -68,6 +69,7 @@ class Worker:
                 device=self._device,
                 quiet=self._quiet,
                 measured_on=self._measured_on,
+                afresh=(self._measured_on or self._device).type == "cpu" and fresh_processes() > 1,
                 require=bounds,
                 patience_s=self._patience_s,
             ):

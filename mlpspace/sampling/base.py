@@ -66,6 +66,15 @@ class Sampler:
         """
         raise NotImplementedError
 
+    def suggest_several(self, number: int, draw: int, seen: Sequence[Observation], count: int) -> list[Suggestion]:
+        """Candidates for trial `number` and up to count - 1 after it, no two the same: the first as `suggest` gives
+        it, each other as if those before it were being trained.
+
+        For workers that are idle before one candidate more can be thought of. A sampler that finds others at little
+        cost gives them; this one gives the first alone.
+        """
+        return [self.suggest(number, draw, seen)]
+
     def worth(self, trial: Observation, seen: Sequence[Observation]) -> str | None:
         """Why a running trial shall not be trained, now that its cheap objectives were measured; None: train it."""
         return None

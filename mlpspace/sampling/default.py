@@ -31,6 +31,7 @@ START = 12  # trials chosen without a model, spread over the cheap objective
 RANDOM = 300  # random candidates of a pool
 ROUNDS = 3  # of evolution
 BRED = 240  # new candidates of a round
+RECONSIDERED = 50  # of a pool, for the second suggestion and those after it
 LEAST = 0.2  # share of the expected gain that must be left once the costs were measured
 
 
@@ -52,24 +53,21 @@ class Default(Sampler):
         self._cheap = [objective for objective in domain.objectives if objective.metric != "accuracy"]
 
     def suggest(self, number: int, draw: int, seen: Sequence[Observation]) -> Suggestion:
-        with self._one_thread():
-            return self._suggest(number, draw, seen)
+        return self.suggest_several(number, draw, seen, 1)[0]
 
-    def _suggest(self, number: int, draw: int, seen: Sequence[Observation]) -> Suggestion:
-        rng = np.random.default_rng([self.seed, number, draw])
+    def suggest_several(self, number: int, draw: int, seen: Sequence[Observation], count: int) -> list[Suggestion]:
+        """One model and one pool for all of them: beside the first, each other costs a few percent of it."""
         # one that was set aside after it was measured is known but not trained: it may be chosen again
         taken = {trial.key for trial in seen if trial.accuracy or trial.state != "stopped"}
-        if len(seen) < START or _taught(seen) < 4:
-            return self._start(len(seen), taken, rng)
-        model = Model(self.domain, self._encoder, seen)
-        pool = self._pool(model, taken, rng)
-        if not pool:
-            return Suggestion(self.domain.draw(rng), "random: all that was bred is known already")
-        bred, gain = pool
-        chosen = bred[int(np.argmax(gain))]
-        best = float(gain.max())
-        why = f"expected gain {best:.3g}: {model.words(chosen.candidate)}; {chosen.origin}"
-        return Suggestion(chosen.candidate, why, best)
+        with self._one_thread():
+            if len(seen) < START or _taught(seen) < 4:
+                return self._starts(number, draw, len(seen), taken, count)
+            rng = np.random.default_rng([self.seed, number, draw])
+            model = Model(self.domain, self._encoder, seen)
+            pool = self._pool(model, taken, rng)
+            if pool is None:
+                return [Suggestion(self.domain.draw(rng), "random: all that was bred is known already")]
+            return _best(model, *pool, count)
 
     def worth(self, trial: Observation, seen: Sequence[Observation]) -> str | None:
         """Whether its measured costs leave enough of the gain that it was chosen for."""
@@ -97,6 +95,15 @@ class Default(Sampler):
         return self._blas.limit(limits=1, user_api="blas")
 
     # --- without a model ---
+
+    def _starts(self, number: int, draw: int, started: int, taken: set[Key], count: int) -> list[Suggestion]:
+        """As if each had been asked for by itself; none beyond those that are chosen without a model."""
+        found = []
+        for more in range(max(1, min(count, START - started))):
+            rng = np.random.default_rng([self.seed, number + more, draw])
+            found.append(self._start(started + more, taken, rng))
+            taken = taken | {self.domain.key(found[-1].candidate)}
+        return found
 
     def _start(self, started: int, taken: set[Key], rng: np.random.Generator) -> Suggestion:
         """A random candidate from its share of the cheap objective's range, so that a few cover all of it."""
@@ -144,6 +151,23 @@ class Default(Sampler):
                 if len(found) == count:
                     break
         return found
+
+
+def _best(model: Model, bred: list[_Bred], gain: Floats, count: int) -> list[Suggestion]:
+    """The candidate with the largest gain, and those that have it next, if it is being trained, and so on."""
+    found: list[Suggestion] = []
+    left = np.argsort(-gain, kind="stable")[: RECONSIDERED + count]
+    gain = gain[left]
+    while True:
+        best = int(np.argmax(gain))
+        chosen = bred[left[best]]
+        why = f"expected gain {gain[best]:.3g}: {model.words(chosen.candidate)}; {chosen.origin}"
+        found.append(Suggestion(chosen.candidate, why, float(gain[best])))
+        left = np.delete(left, best)
+        if len(found) == count or not len(left):
+            return found
+        model.believe(chosen.candidate)
+        gain = model.gain([bred[i].candidate for i in left])
 
 
 def _taught(seen: Sequence[Observation]) -> int:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from mlpspace.domain import Domain
-from mlpspace.sampling.gaussian_process import Inputs
+from mlpspace.sampling.gaussian_process import Inputs, together
 from mlpspace.sampling.moves import ordered
 from mlpspace.space.dims import Choice, Span, Value
 from mlpspace.space.space import Candidate
@@ -57,15 +57,6 @@ class Encoder:
 def settled(inputs: Inputs, centre: np.ndarray, spread: np.ndarray) -> Inputs:
     """With traits of about spread 1."""
     return Inputs(inputs.codes, inputs.places, (inputs.traits - centre) / spread)
-
-
-def together(parts: Sequence[Inputs]) -> Inputs:
-    """One after the other."""
-    return Inputs(
-        np.concatenate([part.codes for part in parts]),
-        np.concatenate([part.places for part in parts]),
-        np.concatenate([part.traits for part in parts]),
-    )
 
 
 def _table(dim: Choice | Span) -> Mapping[tuple[Value, bool], tuple[int, float]] | None:

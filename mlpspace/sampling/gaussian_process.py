@@ -13,6 +13,7 @@ a few of many dimensions to matter, so that a dozen points are enough to start f
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,6 +40,15 @@ class Inputs:
         return Inputs(self.codes[rows], self.places[rows], self.traits[rows])
 
 
+def together(parts: Sequence[Inputs]) -> Inputs:
+    """One after the other."""
+    return Inputs(
+        np.concatenate([part.codes for part in parts]),
+        np.concatenate([part.places for part in parts]),
+        np.concatenate([part.traits for part in parts]),
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Relevances:
     """What was fitted: logarithms, all in one vector."""
@@ -59,18 +69,26 @@ class Posterior:
 class GaussianProcess:
     """Fitted to values of spread 1 or so, each with a noise variance of its own on top of the common one."""
 
-    def __init__(self, inputs: Inputs, values: Floats, noise: Floats, relevances: Relevances | None = None) -> None:
+    def __init__(
+        self,
+        inputs: Inputs,
+        values: Floats,
+        noise: Floats,
+        relevances: Relevances | None = None,
+        mean: float | None = None,
+    ) -> None:
         """
         Args:
             inputs: (n) points.
             values: (n,), standardised.
             noise: (n,) variances, beside the common one that is fitted.
             relevances: of an earlier fit; None: fitted here.
+            mean: far from all points; None: that of the values.
         """
         self.relevances = relevances or fit(inputs, values, noise)
-        self._inputs = inputs
+        self._inputs, self._values, self._noise = inputs, values, noise
         theta = self.relevances.theta
-        self._shift = float(np.mean(values)) if len(values) else 0.0
+        self._shift = mean if mean is not None else float(np.mean(values)) if len(values) else 0.0
         own = np.exp(theta[-1]) + noise + 1e-6
         covariance = _kernel(theta, inputs, inputs) + np.diag(own)
         self._factor: Floats = np.asarray(np.linalg.cholesky(covariance), dtype=np.float64)
@@ -84,6 +102,16 @@ class GaussianProcess:
         half = _forward(self._factor, cross.T)
         variance = _diagonal(theta, inputs) - np.einsum("ij,ij->j", half, half)
         return Posterior(mean, np.sqrt(np.maximum(variance, 1e-10)))
+
+    def believing(self, inputs: Inputs) -> GaussianProcess:
+        """The same, had it also seen just what it expects at k new points: no mean changes, and less is uncertain."""
+        return GaussianProcess(
+            together([self._inputs, inputs]),
+            np.concatenate([self._values, self.predict(inputs).mean]),
+            np.concatenate([self._noise, np.zeros(len(inputs))]),
+            self.relevances,
+            self._shift,
+        )
 
 
 def fit(inputs: Inputs, values: Floats, noise: Floats) -> Relevances:

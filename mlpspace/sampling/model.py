@@ -15,7 +15,7 @@ from mlpspace.forecast import Forecast
 from mlpspace.objectives import Objective, corner
 from mlpspace.pareto import Floats, rank
 from mlpspace.sampling.base import Observation
-from mlpspace.sampling.encoder import Encoder, settled, together
+from mlpspace.sampling.encoder import Encoder, settled
 from mlpspace.sampling.expected_gain import expected_gain
 from mlpspace.sampling.gaussian_process import GaussianProcess, Inputs, Posterior
 from mlpspace.space.space import Candidate
@@ -38,6 +38,9 @@ class _Scaled:
     def predict(self, inputs: Inputs) -> Posterior:
         told = self.process.predict(inputs)
         return Posterior(self.centre + self.spread * told.mean, self.spread * told.sd)
+
+    def believing(self, inputs: Inputs) -> _Scaled:
+        return _Scaled(self.process.believing(inputs), self.centre, self.spread)
 
 
 class Model:
@@ -74,6 +77,16 @@ class Model:
         self.corner = self._aim()
 
     # --- what it says ---
+
+    def believe(self, candidate: Candidate) -> None:
+        """Believe from now on that this candidate is being trained, and comes out as predicted."""
+        inputs = self._settled([candidate])
+        values, _ = self.costs(self._told([candidate]), inputs)
+        row = [_costs(objective, values[objective.metric]) for objective in self._cheap]
+        if self._accuracy is not None:
+            row.insert(0, -self._accuracy.predict(inputs).mean)
+            self._accuracy = self._accuracy.believing(inputs)
+        self._believed = np.concatenate([self._believed, np.array(row).T])
 
     def gain(self, candidates: Sequence[Candidate]) -> Floats:
         """The hypervolume that each is expected to add, times the chance that it can be trained: (n,)."""
@@ -193,13 +206,7 @@ class Model:
         self._level = level[:, None]
         pending = [i for i, (trial, _) in enumerate(self._trials) if trial.state == "running" and not trial.accuracy]
         if pending:
-            process = GaussianProcess(
-                together([inputs, self._inputs.take(np.array(pending))]),
-                np.concatenate([scaled, (level[pending] - centre) / spread]),
-                np.concatenate([noise / spread**2, np.zeros(len(pending))]),
-                process.relevances,
-            )
-            self._accuracy = _Scaled(process, centre, spread)
+            self._accuracy = self._accuracy.believing(self._inputs.take(np.array(pending)))
 
     def _so_far(self) -> Floats:
         """(trials, m) costs of the trials, known or predicted."""

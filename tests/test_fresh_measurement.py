@@ -1,0 +1,110 @@
+"""Measurements by fresh processes: the same numbers, and whose fault it is when there are none."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+
+from mlpspace import fresh_measurement
+from mlpspace.architecture import Architecture, Mlp, Patches, Stage
+from mlpspace.calibration import Calibration, calibrated
+from mlpspace.errors import UserError
+from mlpspace.fork_server import ForkServer
+from mlpspace.fresh_measurement import (
+    Asked,
+    NotMeasured,
+    measured_by_a_fork,
+    measured_by_a_fresh_process,
+    measured_while_others_give_way,
+)
+from mlpspace.fresh_process import FreshProcessError
+from mlpspace.objectives import Deployment
+from mlpspace.quiet import QuietDevice
+from mlpspace.reference import deployed
+from mlpspace.throughput import measure_throughput
+
+NETWORK = Architecture(stem=Patches(patch=8), stages=(Stage(depth=1, width=16, channel_mixer=Mlp(ratio=2)),))
+ASKED = Asked(
+    architecture=NETWORK,
+    resolution=32,
+    classes=10,
+    deployment=Deployment(8),
+    device=torch.device("cpu"),
+    patience_s=0.0,
+)
+
+
+@pytest.fixture
+def quiet(tmp_path: Path) -> QuietDevice:
+    return QuietDevice("cpu", tmp_path)
+
+
+@pytest.mark.slow
+def test_a_fork_and_a_fresh_process_tell_what_this_one_would(quiet: QuietDevice) -> None:
+    here = measure_throughput(
+        deployed(NETWORK, 32), resolution=32, deployment=Deployment(8), device=ASKED.device, quiet=quiet, patience_s=0.0
+    )
+    forked = measured_by_a_fork(ASKED, quiet)
+    assert [each.metric for each in forked] == [each.metric for each in here]
+    scale = calibrated(ASKED.device, 32, ASKED.deployment, quiet).reference
+    again = measured_by_a_fresh_process(ASKED, quiet)
+    given_way = measured_while_others_give_way(ASKED, quiet)
+    assert [each.metric for each in given_way] == [each.metric for each in here]
+    for one in (forked[0], again, given_way[0]):
+        for fact in ("metric", "device", "batch", "precision", "threads", "runtime"):
+            assert getattr(one, fact) == getattr(here[0], fact), fact
+        assert 0 < one.low <= one.value <= one.high
+        assert 0.2 < one.value / here[0].value < 5  # whatever the machine does meanwhile
+    assert forked[0].reference == scale
+    assert forked[1].value == here[1].value  # peak memory is arithmetic on a CPU
+
+
+@pytest.mark.slow
+def test_a_network_that_does_not_fit_into_memory_is_told_as_its_own_failure(
+    quiet: QuietDevice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = Calibration(reference=1000.0, error=0.0, spread=0.01, freedom=4.0, processes=1)
+    monkeypatch.setattr(fresh_measurement, "calibrated", lambda *_: known)
+    large = dataclasses.replace(ASKED, deployment=Deployment(10**9))
+    for measure in (measured_by_a_fork, measured_while_others_give_way):
+        with pytest.raises(NotMeasured) as told:
+            measure(large, quiet)
+        assert told.value.failure.reason == "out of memory"
+
+
+@pytest.mark.slow
+def test_why_a_network_is_not_measured_again_is_told(quiet: QuietDevice) -> None:
+    with pytest.raises(FreshProcessError, match="allocate memory"):
+        measured_by_a_fresh_process(dataclasses.replace(ASKED, deployment=Deployment(10**9)), quiet)
+
+
+def answering(monkeypatch: pytest.MonkeyPatch, function: str) -> None:
+    monkeypatch.setattr(fresh_measurement, "_forks", ForkServer("forked", function))
+
+
+def test_processes_that_die_say_so_once_two_of_them_have(quiet: QuietDevice, monkeypatch: pytest.MonkeyPatch) -> None:
+    answering(monkeypatch, "dies")
+    with pytest.raises(NotMeasured, match="2 processes that were to measure it failed: it died of SIGKILL"):
+        measured_by_a_fork(ASKED, quiet)
+
+
+def test_one_that_died_is_forgiven_when_the_next_one_answers(
+    quiet: QuietDevice, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("FORKED_DIED", str(tmp_path / "died"))
+    answering(monkeypatch, "dies_once")
+    assert measured_by_a_fork(ASKED, quiet) == ()
+
+
+def test_what_is_wrong_with_all_of_them_is_no_networks_failure(
+    quiet: QuietDevice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answering(monkeypatch, "finds_no_compiler")
+    with pytest.raises(UserError, match="no compiler"):
+        measured_by_a_fork(ASKED, quiet)
+    answering(monkeypatch, "is_not_there")
+    with pytest.raises(UserError, match=r"ends at once: .*is_not_there[^\n]*\n.*MLPSPACE_CALIBRATION=1"):
+        measured_by_a_fork(ASKED, quiet)
