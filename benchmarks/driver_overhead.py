@@ -82,8 +82,8 @@ def _search(text: str, trials: int, workers: int, folder: Path) -> float:
     from mlpspace import sampling
     from mlpspace.checkpoints import Checkpoints
     from mlpspace.domain import SpaceDomain
-    from mlpspace.driver import mirror
     from mlpspace.engines import ray_tune
+    from mlpspace.mirror import mirror
     from mlpspace.results import Limits
     from mlpspace.search import Search
     from mlpspace.space import read_space

@@ -110,8 +110,8 @@ def make(folder: Path, trials: int) -> list[float]:
     from mlpspace import sampling
     from mlpspace.checkpoints import Checkpoints
     from mlpspace.domain import SpaceDomain
-    from mlpspace.driver import mirror
     from mlpspace.engines import inline
+    from mlpspace.mirror import mirror
     from mlpspace.results import Limits, Result
     from mlpspace.search import Search
     from mlpspace.space import read_space
@@ -153,8 +153,8 @@ def make_in_bulk(folder: Path, trials: int) -> None:
     """A study of so many trials, each drawn, evaluated and written as in `make`, but a thousand in one transaction and
     without a search that thinks about them. Optuna's tables get what its samplers read: the point and the values."""
     from mlpspace.domain import SpaceDomain
-    from mlpspace.driver import mirror
     from mlpspace.measurement import Measurement, Progress
+    from mlpspace.mirror import mirror
     from mlpspace.space import read_space
     from mlpspace.study import Study
 

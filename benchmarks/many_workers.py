@@ -43,9 +43,9 @@ from large_studies import SEED, SPACE, measured_by_a_formula, memory_mb
 from mlpspace import sampling
 from mlpspace.checkpoints import Checkpoints
 from mlpspace.domain import SpaceDomain
-from mlpspace.driver import mirror
 from mlpspace.engines import replay
 from mlpspace.measurement import Assignment, Checkpoint, Event, Measurement, Progress
+from mlpspace.mirror import mirror
 from mlpspace.replay.simulation import SimulatedClock
 from mlpspace.results import Limits
 from mlpspace.sampling.optuna_samplers import distribution

@@ -123,8 +123,8 @@ def ours(trials: int, seconds: float, folder: Path) -> None:
     from mlpspace import sampling
     from mlpspace.checkpoints import Checkpoints
     from mlpspace.domain import SpaceDomain
-    from mlpspace.driver import mirror
     from mlpspace.engines import inline, ray_tune
+    from mlpspace.mirror import mirror
     from mlpspace.results import Limits
     from mlpspace.search import Search
     from mlpspace.space import read_space

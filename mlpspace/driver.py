@@ -6,6 +6,7 @@ import re
 import shlex
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -15,24 +16,20 @@ from typing import TYPE_CHECKING
 from mlpspace import extension, older_protocol
 from mlpspace.address import Address
 from mlpspace.data import catalog
-from mlpspace.errors import DataError, SpaceError, StudyError, UserError, did_you_mean
+from mlpspace.errors import DataError, UserError, did_you_mean
 from mlpspace.interrupt import Interrupt
+from mlpspace.ledger_columns import Reader
 from mlpspace.manifest import Manifest, manifest, without_passwords
-from mlpspace.space import Space, load_space, read_space
-from mlpspace.space.dims import contains
+from mlpspace.mirror import mirror
+from mlpspace.space import Space, load_space
 from mlpspace.space.reader import SAMPLERS
-from mlpspace.storage import holds_study, is_at, on_a_server, studies_in
 from mlpspace.study import Study, Trial
-from mlpspace.trial import SET_ASIDE
 from mlpspace.wall_time import DRIVER, PROCESS, Tallies, counted
+from mlpspace.which_study import anew, data_path_of, next_folder, study_of
 
 if TYPE_CHECKING:
-    from mlpspace.domain import SpaceDomain
     from mlpspace.live import LiveView, PlainView
-    from mlpspace.optuna_tables import OptunaTables
     from mlpspace.search import Search
-
-STUDIES = Path("studies")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,29 +83,27 @@ def search(file: str, folder: Path | None, options: Options, *, command: str, wr
     for name in options.data:
         if name != space.fidelity.dataset:
             raise DataError(f"--data {name}=...: the space uses {space.fidelity.dataset}, not {name}.")
-    study = _study_of(space, folder, options.storage, extend=options.extend)
+    study = study_of(space, folder, options.storage, extend=options.extend)
     total = options.trials or space.trials
-    known = [] if study is None else study.trials(curves=False)
-    if study is not None and not options.extend and _is_done(known, space, total):
+    if study is not None and not options.extend and _is_done(study, space, total):
         write(_nothing_added(study, total))
         return _outcome(study, space, total, options, file, interrupted=False, stopped=None)
     if study is not None and options.time_budget is not None and study.elapsed_seconds >= options.time_budget:
         reason = f"time budget reached: the study has taken {study.elapsed_seconds:,.0f} s"
         return _outcome(study, space, total, options, file, interrupted=False, stopped=reason)
-    path = options.data.get(space.fidelity.dataset) or _data_path_of(study, space.fidelity.dataset)
+    path = options.data.get(space.fidelity.dataset) or data_path_of(study, space.fidelity.dataset)
     catalog.check(space.fidelity.dataset, path, space.classes)
     path = path and str(Path(path).resolve())
     command = without_passwords(command)
     noted = _noted(space, options, command, path)
     if study is None:
-        folder = folder or _next_folder()
+        folder = folder or next_folder()
         study = Study.create(folder, space_text=space.text, manifest=noted.told, address=options.storage)
         write(f"new study {study.folder}" + (f", its tables at {study.storage.name}" if options.storage else ""))
         if options.storage is not None and options.storage.password is not None:
             write("The password is kept nowhere. `mlpspace pareto` and the like take PGPASSWORD, or ~/.pgpass.")
     else:
-        write(f"going on with {study.folder}: {_done(known)} of {total} trials done")
-    del known
+        write(f"going on with {study.folder}: {_done(study.counts)} of {total} trials done")
     interrupted, stopped, exhausted = _run(
         study, space, options, total=total, data_path=path, command=command, noted=noted, write=write
     )
@@ -128,79 +123,6 @@ def check_sampler(name: str) -> None:
         )
 
 
-# --- which study ----------------------------------------------------------------------------------------------------
-
-
-def _study_of(space: Space, folder: Path | None, address: Address | None, *, extend: bool) -> Study | None:
-    """The study to go on with; None where a new one is to be made.
-
-    Raises:
-        StudyError: `folder` holds another space; the text has the difference. Or its server cannot be reached.
-    """
-    if extend and (folder is None or not holds_study(folder)):
-        raise UserError("--extend goes on with a study in a wider space: say which, with --study FOLDER.")
-    if folder is not None:
-        if not holds_study(folder):
-            return None
-        study = Study(folder, address=address)
-        if extend:
-            extension.check(study, _space_of(study), space)
-        else:
-            _refuse_another(space, study)
-        return study
-    for place in studies_in(STUDIES):
-        if not _may_be(place, space, address):
-            continue
-        try:
-            return Study(place, address=address)
-        except StudyError:
-            if on_a_server(place):  # that it is away is no reason to begin anew
-                raise
-            continue  # not ours to judge here: `mlpspace status` tells what is wrong with it
-    return None
-
-
-def _may_be(place: Path, space: Space, address: Address | None) -> bool:
-    """Whether the study in `place` is of `space`, and where `address` says. No server is asked."""
-    try:
-        text = (place / "space.yaml").read_text(encoding="utf-8")
-        return is_at(place, address) and read_space(text, str(place / "space.yaml")).id == space.id
-    except (StudyError, SpaceError, OSError, UnicodeDecodeError):
-        return False
-
-
-def _space_of(study: Study) -> Space:
-    return read_space(study.space_text, str(study.folder / "space.yaml"))
-
-
-def _refuse_another(space: Space, study: Study) -> None:
-    theirs = _space_of(study)
-    if theirs.id == space.id:
-        return
-    lines = [f"{study.folder} was searched with another space:"]
-    lines += [f"  {line}" for line in extension.differences(theirs, space)]
-    going_on = ["mlpspace", "search", str(study.folder / "space.yaml"), "--study", str(study.folder)]
-    wider = ["mlpspace", "search", space.path, "--study", str(study.folder), "--extend"]
-    lines.append(f"  To go on as before: {shlex.join(going_on)}")
-    try:
-        extension.check(study, theirs, space)
-        lines.append(f"  To go on in this one, which holds all that was measured: {shlex.join(wider)}")
-    except StudyError:
-        pass  # it does not
-    lines.append(f"  To start anew:      {_anew(space)}")
-    raise StudyError("\n".join(lines))
-
-
-def _anew(space: Space) -> str:
-    """The command that begins another study."""
-    return shlex.join(["mlpspace", "search", space.path, "--study", str(_next_folder())])
-
-
-def _next_folder() -> Path:
-    taken = {path.name for path in STUDIES.glob("run*")}
-    return next(STUDIES / f"run{n}" for n in range(1, len(taken) + 2) if f"run{n}" not in taken)
-
-
 def _noted(space: Space, options: Options, command: str, data_path: str | None) -> Manifest:
     """What this session notes of itself."""
     data = {space.fidelity.dataset: data_path} if data_path else {}
@@ -212,32 +134,21 @@ def _seed(space: Space, options: Options) -> int:
     return space.seed if options.seed is None else options.seed
 
 
-def _data_path_of(study: Study | None, dataset: str) -> str | None:
-    """Where the dataset lay when the study was made: the same command need not say it again."""
-    noted = None if study is None else study.manifest.get("data")
-    path = noted.get(dataset) if isinstance(noted, dict) else None
-    return path if isinstance(path, str) else None
-
-
-def _is_done(trials: list[Trial], space: Space, total: int) -> bool:
+def _is_done(study: Study, space: Space, total: int) -> bool:
     """Whether that can be told at a glance. What waits at rungs and what is to be trained anew only a search knows."""
     if len(space.fidelity.epochs) > 1 or space.fidelity.repeats_on_front:
         return False
-    return _trained(trials) >= total and not any(trial.state == "running" for trial in trials)
+    counts = study.counts
+    return counts.total() >= total and not counts["running"]
 
 
-def _done(trials: list[Trial]) -> int:
-    """Those that count and ended, or wait at a rung."""
-    return _trained([trial for trial in trials if trial.state != "running"])
-
-
-def _trained(trials: list[Trial]) -> int:
-    """Those that count: a network that was set aside before training does not."""
-    return sum(trial.reason != SET_ASIDE for trial in trials)
+def _done(counts: Counter[str]) -> int:
+    """Trials that ended, or wait at a rung."""
+    return counts.total() - counts["running"]
 
 
 def _nothing_added(study: Study, total: int) -> str:
-    done = _trained(study.trials(curves=False))
+    done = study.counts.total()
     asked = f"all {total} trials" if done == total else f"{done} trials, {total} were asked for,"
     return f"{study.folder}: {asked} are done; nothing was added. For more: --trials {2 * done}"
 
@@ -280,7 +191,7 @@ def _run(
     with ExitStack() as stack:
         writer = stack.enter_context(study.writing(command, total=total, manifest=noted.told))
         noted.keep_diff(study.folder)  # by the one writer, as all that is noted
-        if data_path is not None and data_path != _data_path_of(study, space.fidelity.dataset):
+        if data_path is not None and data_path != data_path_of(study, space.fidelity.dataset):
             study.note_data(space.fidelity.dataset, data_path)
         view = stack.enter_context(_view(options, str(study.folder), write))
         if options.extend:
@@ -309,7 +220,7 @@ def _run(
             clock=time.monotonic,
             observe=view.result,
         )
-        mixed = older_protocol.told(trials, space, study.folder, _anew(space))
+        mixed = older_protocol.told(trials, space, study.folder, anew(space))
         del trials  # they need not be kept while the search runs
         view.search = search
         black_box = study.folder / "at-work"
@@ -343,54 +254,14 @@ def _of_the_driver(search: Search) -> dict[str, float]:
 
 def _recalled(study: Study) -> list[Trial]:
     """All trials, with the curves of those that go on, or may."""
-    trials = study.trials(curves=False)
-    going_on = [trial.number for trial in trials if trial.state in ("running", "paused")]
-    if len(going_on) > len(trials) // 100:
-        return study.trials()
-    found = {trial.number: trial for trial in study.trials(going_on)} if going_on else {}
-    return [found.get(trial.number, trial) for trial in trials]
 
+    def look(reader: Reader) -> list[Trial]:
+        trials = reader.trials(curves=False)
+        going_on = [trial.number for trial in trials if trial.state in ("running", "paused")]
+        found = {trial.number: trial for trial in (reader.trials(going_on) if going_on else ())}
+        return [found.get(trial.number, trial) for trial in trials]
 
-def _check_trials(study: Study, domain: SpaceDomain, trials: list[Trial]) -> None:
-    """Refuse a study whose trials are not of its space: a stranger may have written anything there."""
-    dimensions = {dim.name: dim for dim, _ in domain.dimensions}
-    right: set[tuple[str, type, object]] = set()  # of many trials, few values differ
-    for trial in trials:
-        for name, value in (trial.point or {}).items():
-            if (name, type(value), value) in right:
-                continue
-            if name in dimensions and contains(dimensions[name], value):
-                right.add((name, type(value), value))
-            else:
-                what = f"{name} {value!r}, which is no value of its space"
-                raise StudyError(f"{study.storage.name}: trial {trial.number} has {what}. It is left as it is.")
-        for record in trial.records:
-            if record.rung is not None and record.rung >= len(domain.epochs):
-                what = f"rung {record.rung}, which its space does not have"
-                raise StudyError(f"{study.storage.name}: trial {trial.number} has {what}. It is left as it is.")
-
-
-@contextmanager
-def mirror(study: Study, domain: SpaceDomain, trials: list[Trial]) -> Iterator[OptunaTables]:
-    """Optuna's tables of the study, brought in line with the ledger."""
-    from mlpspace.optuna_tables import OptunaTables
-    from mlpspace.sampling.optuna_samplers import distribution
-
-    _check_trials(study, domain, trials)
-    distributions = {dim.name: distribution(dim) for dim, _ in domain.dimensions}
-    tables = OptunaTables(
-        study.storage,
-        study_name=study.folder.resolve().name,
-        directions=[objective.goal for objective in domain.objectives],
-        metric_names=[objective.metric for objective in domain.objectives],
-        distributions_of=lambda point: {name: distributions[name] for name in point},
-    )
-    try:
-        tables.reconcile(trials)
-        del trials  # so that they need not be kept while the search runs
-        yield tables
-    finally:
-        tables.close()
+    return study.at_one_instant(look)
 
 
 def _engine(
@@ -458,8 +329,8 @@ def _outcome(
     stopped: str | None,
     exhausted: bool = False,
 ) -> Outcome:
-    trials: list[Trial] = study.trials(curves=False)
-    done = _done(trials)
+    counts = study.counts
+    done = _done(counts)
     left = f"{stopped.rstrip('.')}.\n  {done} of {total} trials are done." if stopped and done < total else None
     words = ["mlpspace", "search", file]
     for name, path in options.data.items():
@@ -480,7 +351,7 @@ def _outcome(
         study=study,
         space=space,
         done=done,
-        complete=sum(trial.state == "complete" for trial in trials),
+        complete=counts["complete"],
         total=total,
         interrupted=interrupted,
         unfinished=left,

@@ -128,6 +128,7 @@ _SESSION = {
     "wall_time": _NOTE,
 }
 _REFUSED = {"reason": _TEXT, "count": _COUNT}
+_STATES = {"state": _TRIAL["state"], "count": _COUNT}
 _TABLES = {"trial": _TRIAL, "measurement": _MEASUREMENT, "progress": _PROGRESS}
 
 
@@ -278,6 +279,12 @@ def refused(rows: Sequence[tuple[Any, Any]], source: str) -> dict[str, int]:
     """Rows of `refused`: reason -> count."""
     told = (_checked({"reason": reason, "count": count}, _REFUSED, "refused draws", source) for reason, count in rows)
     return {row["reason"]: row["count"] for row in told}
+
+
+def counts(rows: Sequence[tuple[Any, Any]], source: str) -> dict[str, int]:
+    """State -> how many trials have it."""
+    told = (_checked({"state": state, "count": count}, _STATES, "the trials", source) for state, count in rows)
+    return {row["state"]: row["count"] for row in told}
 
 
 def seconds(value: Any, source: str) -> float | None:

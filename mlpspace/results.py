@@ -56,9 +56,12 @@ class Running:
 
     @property
     def is_unmeasured(self) -> bool:
-        """Whether it is to be measured before it is trained, and that has not come about."""
+        """Whether it is to be measured before it is trained, and that has not come about, or was disturbed."""
+        if self.assignment.deployment is None or self.is_repeat:
+            return False
+        # cheap as it is, it is measured again before each leg until nothing disturbs it
         told = self.curve or self.seen.accuracy or self.values.keys() >= MEASURED_FIRST
-        return self.assignment.deployment is not None and not self.is_repeat and not told
+        return not told or (self.seen.disturbed and not self.given and not self.ready)
 
     @property
     def is_to_be_measured(self) -> bool:

@@ -10,6 +10,7 @@ import gc
 import json
 import statistics
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +27,7 @@ from mlpspace.session import Session
 from mlpspace.sqlite_file import SqliteFile
 from mlpspace.storage import UNFINISHED, Storage, make_storage, storage_of, studies_in
 from mlpspace.study_folder import check_folder, read_text
+from mlpspace.trial import SET_ASIDE
 from mlpspace.trial import Record as Record
 from mlpspace.trial import Trial as Trial
 
@@ -177,6 +179,15 @@ class Study:
         )
         rows = self._read(lambda connection: connection.execute(query).tuples().all())
         return ledger_rows.refused(rows, self.storage.name)
+
+    @property
+    def counts(self) -> Counter[str]:
+        """State -> how many trials; those that were set aside before training are left out."""
+        trial = ledger_tables.trial.c
+        counted = trial.reason.is_distinct_from(SET_ASIDE)
+        query = sa.select(trial.state, sa.func.count()).where(counted).group_by(trial.state)
+        rows = self._read(lambda connection: connection.execute(query).tuples().all())
+        return Counter(ledger_rows.counts(rows, self.storage.name))
 
     def sessions(self) -> list[Session]:
         """The searches of this study, the first first."""

@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from mlpspace import driver, sampling
+from mlpspace import sampling
 from mlpspace.checkpoints import Checkpoints
 from mlpspace.domain import SpaceDomain
 from mlpspace.measurement import Assignment, Checkpoint, Event, Failure, Measurement, Progress
+from mlpspace.mirror import mirror
 from mlpspace.results import Limits
 from mlpspace.sampling.base import Sampler
 from mlpspace.search import Search
@@ -124,7 +125,7 @@ class Session:
         self.writer = self._writing.__enter__()
         trials = self.study.trials()
         domain = SpaceDomain(self.space)
-        self._mirroring = driver.mirror(self.study, domain, trials)
+        self._mirroring = mirror(self.study, domain, trials)
         stop = self.space.stop
         self.search = Search(
             domain,

@@ -25,7 +25,8 @@ ROWS = (
     ("nets", "counts", "proof", "weights", "token_matrices"),
     (
         *("data", "device", "proxy", "throughput", "timing", "runtime", "reference", "calibration", "peak_memory"),
-        *("deploy_device", "fresh_measurement", "failure", "quiet", "evaluate", "memory", "pieces", "step", "step_ways"),
+        *("deploy_device", "fresh_measurement", "failure", "quiet", "evaluate", "memory", "pieces"),
+        *("step", "step_ways"),
         *("nvml", "processes", "fingerprint", "energy", "training_group", "sharing"),
     ),
     ("address", "ledger_tables", "damaged_file", "sqlite_file", "postgres", "storage", "study_folder"),
@@ -34,7 +35,7 @@ ROWS = (
     ("manifest", "checkpoints", "outlets", "extension", "rescue"),
     ("domain",),
     ("sampling",),
-    ("ahead", "results", "recalled"),
+    ("ahead", "results", "recalled", "mirror"),
     ("leaders",),
     ("search",),
     ("replay",),
@@ -43,6 +44,7 @@ ROWS = (
     ("retraining", "verdict", "subjects", "machine_profile"),
     ("profile_table",),
     ("survey", "live", "replayed", "interrupt"),
+    ("which_study",),
     ("driver",),
     ("cli",),
     ("__init__", "__main__"),
@@ -71,7 +73,8 @@ NO_TORCH = ("data.catalog",)  # tells what datasets there are, to a command line
 # `mlpspace pareto` must start in well under a second: these load the slow libraries inside the function that uses them.
 QUICK: tuple[str, ...] = ("errors", "fields", "objectives", "architecture", "recipe", "pareto", "measurement", "space")
 QUICK += ("papers", "ledger", "optuna_tables", "study", "front", "manifest", "report", "live", "cli", "__init__")
-QUICK += ("__main__", "fixed_points", "plot", "survey", "driver", "plot", "comparators", "scaling", "papers_table")
+QUICK += ("__main__", "fixed_points", "plot", "survey", "driver", "comparators", "scaling", "papers_table")
+QUICK += ("which_study", "mirror")
 QUICK += ("plot_mixing", "subjects", "profile_table", "checkpoints", "rungs", "forecast", "stopping")
 QUICK += ("ledger_columns", "trial_columns", "comparable", "entries")
 QUICK += ("address", "storage", "sqlite_file", "postgres", "damaged_file", "rescue")

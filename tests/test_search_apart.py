@@ -18,7 +18,7 @@ from test_search_measured_again import noisy
 
 from mlpspace.engines import inline
 from mlpspace.front import front
-from mlpspace.measurement import Assignment, Event, Failure, Progress
+from mlpspace.measurement import DISTURBED, Assignment, Event, Failure, Measurement, Progress
 from mlpspace.search import Search
 from mlpspace.space import read_space
 from mlpspace.study import Study
@@ -30,7 +30,8 @@ Evaluate = Callable[[Assignment, object], Iterator[Event]]
 def searched(search: Search, evaluate: Evaluate = every_epoch, *, ahead: int = 2) -> None:
     """A worker that measures and one that trains, in turns until both have nothing to do."""
     search.apart = True
-    while True:
+    idle = 0
+    while idle < 2:  # what the one finds nothing to do with may be for the other
         measuring = search.next_to_measure(ahead)
         if measuring is not None:
             assert measuring.measure_only
@@ -43,8 +44,7 @@ def searched(search: Search, evaluate: Evaluate = every_epoch, *, ahead: int = 2
             number = training.trial
             if all(search.report(number, event) for event in evaluate(training, search.measured_bounds(number))):
                 search.completed(number)
-        if measuring is None and training is None:
-            return
+        idle = idle + 1 if measuring is None and training is None else 0
 
 
 class Noted:
@@ -262,3 +262,117 @@ def test_what_cannot_be_told_apart_is_measured_again_by_the_one_that_measures(tm
 def front_of(folder: Path) -> list[tuple[int, dict[str, float]]]:
     points = front(Study(folder), read_space(SPACE).objectives).points
     return [(point.trial.number, dict(point.values)) for point in points]
+
+
+# --- measured beside other programs ---
+
+
+def loud_at_first(measured: Counter[int]) -> Evaluate:
+    """Other programs disturb the first measurement of each trial, and no other; counts them."""
+
+    def events(assignment: Assignment, bounds: object) -> Iterator[Event]:
+        for event in every_epoch(assignment, bounds):
+            if isinstance(event, Measurement) and event.metric == "throughput":
+                measured[assignment.trial] += 1
+                if measured[assignment.trial] == 1:
+                    event = dataclasses.replace(event, value=event.value / 9, protocol=event.protocol + DISTURBED)
+            yield event
+
+    return events
+
+
+def throughputs(folder: Path) -> dict[int, tuple[float, bool]]:
+    found = {trial.number: trial.measurements["throughput"] for trial in Study(folder).trials()}
+    return {number: (record.value, record.disturbed) for number, record in found.items()}
+
+
+def test_a_disturbed_measurement_is_made_again_when_the_search_goes_on(tmp_path: Path) -> None:
+    measured: Counter[int] = Counter()
+    worker = loud_at_first(measured)
+    with Session(tmp_path / "run1", text=WHOLE, sampler="random", trials=1) as search:
+        search.apart = True
+        measuring = search.next_to_measure(1)
+        assert measuring is not None
+        assert all(search.report(0, event) for event in worker(measuring, {}))
+        search.measured(0)
+        assert search.next_to_measure(1) is None  # once is enough before it is trained
+        training = search.next_assignment()
+        assert training is not None
+        for event in itertools.takewhile(lambda event: not is_epoch(event, 3), worker(training, {})):
+            search.report(0, event)
+    assert throughputs(tmp_path / "run1")[0][1]
+    with Session(tmp_path / "run1", text=WHOLE, sampler="random", trials=1) as search:
+        search.apart = True
+        assert search.next_assignment() is None
+        measuring = search.next_to_measure(1)
+        assert measuring is not None
+        assert (measuring.measure_only, measuring.attempt, measuring.state) == (True, 1, None)
+        assert all(search.report(0, event) for event in worker(measuring, {}))
+        search.measured(0)
+        training = search.next_assignment()
+        assert training is not None
+        assert (training.deployment, training.attempt, training.state) == (None, 1, b"2")
+        assert all(search.report(0, event) for event in worker(training, {}))
+        search.completed(0)
+        assert search.done
+    (trial,) = Study(tmp_path / "run1").trials()
+    assert measured[0] == 2
+    assert not throughputs(tmp_path / "run1")[0][1]
+    assert [epoch for epoch, _, _ in trial.curve] == [1, 2, 3, 4]
+
+
+def is_epoch(event: Event, number: int) -> bool:
+    return isinstance(event, Progress) and event.accuracy is not None and event.epoch == number
+
+
+def test_one_that_was_never_trained_is_measured_again_as_another_attempt(tmp_path: Path) -> None:
+    worker = loud_at_first(Counter())
+    for _ in range(2):
+        with Session(tmp_path / "run1", sampler="random", trials=1) as search:
+            search.apart = True
+            measuring = search.next_to_measure(1)
+            assert measuring is not None
+            for event in worker(measuring, {}):
+                search.report(0, event)
+            search.measured(0)
+    with Session(tmp_path / "run1", sampler="random", trials=1) as search:
+        searched(search, worker)
+        assert search.done
+    (trial,) = Study(tmp_path / "run1").trials()
+    assert (trial.state, trial.attempt) == ("complete", 3)
+    assert not trial.measurements["throughput"].disturbed
+
+
+@pytest.mark.parametrize("trials", [2, 12], ids=["at the end of a small study", "by its rank"])
+def test_a_trial_that_is_promoted_is_measured_again_first_if_it_was_disturbed(tmp_path: Path, trials: int) -> None:
+    text = RUNGS.replace("fixed_points: {names: [mixer_s16, resmlp_s12], fit: space}\n", "")
+    text = text.replace("keep: 1/2", "keep: 1/3")
+    measured: Counter[int] = Counter()
+    with Session(tmp_path / "run1", text=text, sampler="random", trials=trials) as search:
+        searched(search, loud_at_first(measured))
+        assert search.done
+    went_on = {trial.number for trial in Study(tmp_path / "run1").trials() if (trial.rung or 0) > 0}
+    assert went_on
+    assert {number for number, (_, disturbed) in throughputs(tmp_path / "run1").items() if disturbed} == (
+        set(range(trials)) - went_on
+    )
+    assert measured == {number: 2 if number in went_on else 1 for number in range(trials)}
+
+
+def test_cut_off_among_disturbed_measurements_it_still_comes_to_its_end(tmp_path: Path) -> None:
+    rng = random.Random(3)
+    for n in rng.sample(range(60), 5):
+        folder, worker = tmp_path / f"after{n}", loud_at_first(Counter())
+        for attempt in itertools.count():
+            killer = Killer(n if attempt == 0 else 9 * attempt)
+            try:
+                with Session(folder, text=RUNGS, sampler="random", trials=4, wrapped=killer) as search:
+                    searched(search, worker)
+                    assert search.done
+                break
+            except Killed:
+                continue
+        trials = Study(folder).trials()
+        assert len(trials) == 4
+        assert not [trial for trial in trials if trial.state == "running"]
+        assert all([epoch for epoch, _, _ in trial.curve] == list(range(1, len(trial.curve) + 1)) for trial in trials)

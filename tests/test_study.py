@@ -137,6 +137,17 @@ def test_refused_draws_are_counted_apart(study: Study) -> None:
     assert study.trials() == []
 
 
+def test_trials_are_counted_by_state_without_those_set_aside(study: Study) -> None:
+    assert study.counts == {}
+    with study.writing("first") as writer:
+        for number, ended in enumerate(("complete", "complete", "infeasible", "stopped", "stopped", None)):
+            begin(writer, number)
+            if ended is not None:
+                reason = {2: "out of memory", 3: "set aside before training", 4: "cannot reach the front"}.get(number)
+                writer.finish(number, ended, reason)
+    assert study.counts == {"complete": 2, "infeasible": 1, "stopped": 1, "running": 1}
+
+
 def test_the_time_of_all_sessions_adds_up(study: Study) -> None:
     with study.writing("first", clock=a_clock(100.0, 130.0)) as writer:
         writer.heartbeat()

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from mlpspace.ahead import Ahead
-from mlpspace.results import Running
+from mlpspace.recalled import Recalled
+from mlpspace.results import Result, Running
+from mlpspace.sampling.base import Observation
 from mlpspace.search.at_rungs import AtRungs
 from mlpspace.search.candidates import Candidates
 from mlpspace.search.growth import Growth
-from mlpspace.search.knowledge import Knowledge
+from mlpspace.search.knowledge import Ended, Knowledge
 from mlpspace.search.repeats import Repeats
+from mlpspace.trial import SET_ASIDE
 
 
 class Agenda:
@@ -35,6 +38,8 @@ class Agenda:
         self._known, self._running, self._growth, self._trials = known, running, growth, trials
         self._candidates, self._at_rungs, self._repeats = candidates, at_rungs, repeats
 
+    # --- what comes next ---
+
     @property
     def is_empty(self) -> bool:
         """Whether nothing is left; while nothing is at work."""
@@ -53,8 +58,7 @@ class Agenda:
             return None
         running = self._candidates.next(len(self._known.seen), self._known.seen, ahead)
         if running is not None:
-            self._known.add(running.seen)
-            self._candidates.take(running.seen.key)
+            self.add(running.seen)
         return running
 
     def promoted(self) -> tuple[Running, str | None] | None:
@@ -72,6 +76,35 @@ class Agenda:
     def training(self) -> Running | None:
         """Of a network that was trained before."""
         return self._repeats.training(self._running.keys()) if self._only_repeats else None
+
+    # --- what is done ---
+
+    def add(self, seen: Observation) -> None:
+        """A trial has begun, also in an earlier session."""
+        self._known.add(seen)
+        self._candidates.take(seen.key)
+
+    def end(self, ended: Ended, state: str, reason: str | None = None, detail: str | None = None) -> Result:
+        """A trial has ended, or waits at a rung."""
+        if state in ("stopped", "infeasible"):
+            self._at_rungs.drop(ended.seen.number)
+        if reason == SET_ASIDE:
+            self._candidates.release(ended.seen.key)
+        if state == "complete":
+            self._repeats.add(ended)
+        return self._known.conclude(ended, state, reason, detail)
+
+    def recall(self, told: Recalled, waiting: Running | None) -> None:
+        """A trial has ended in an earlier session, or waits at a rung since then."""
+        trial = told.trial
+        if waiting is not None:
+            self._at_rungs.paused[trial.number] = waiting
+        ended = Ended(told.seen, told.finished, told.values, trial.seconds)
+        self.end(ended, trial.state, trial.reason, trial.detail)
+        if trial.state == "complete":
+            self._repeats.recall(trial)
+
+    # --- in short ---
 
     @property
     def _may_promote(self) -> bool:

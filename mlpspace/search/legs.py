@@ -115,8 +115,8 @@ class Legs:
         assignment = running.assignment
         if assignment.remeasure or (running.fresh and not running.is_repeat):
             return assignment
-        if running.ready:  # no worker has begun to train it
-            running.ready = False
+        ready, running.ready = running.ready, False
+        if ready and not running.curve:  # no worker has begun to train it
             return dataclasses.replace(assignment, deployment=None)
         checkpoint = self._shelf.get(assignment.trial, assignment.repeat)
         if running.is_repeat:
@@ -126,7 +126,8 @@ class Legs:
             running.assignment = dataclasses.replace(assignment, attempt=assignment.attempt + 1)
             return running.assignment
         assignment = dataclasses.replace(assignment, state=checkpoint.state)
-        if running.seen.disturbed:  # it is cheap to measure, so while there is a chance it is measured again
+        # it is cheap to measure, so while there is a chance it is measured again
+        if running.seen.disturbed and not ready:
             return assignment
         return dataclasses.replace(assignment, deployment=None)
 

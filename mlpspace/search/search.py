@@ -125,7 +125,7 @@ class Search:
         running = running or self._promoted() or self._ready() or (None if self.apart else self._new_trial())
         later = self._agenda.may_begin and self.stopped is None and (self.apart or self.ahead is not None)
         if running is None and not later:  # a new trial comes before these, once it is drawn or measured
-            running = self._resumed(self._agenda.last_resort())
+            running = self._going_on(self._agenda.last_resort())
             running = running or (None if self.apart else self._agenda.measurement()) or self._agenda.training()
         if running is None:
             self.prepare()  # else when its worker is heard of: until then it waits for this process
@@ -146,9 +146,9 @@ class Search:
         running = next((each for each in unmeasured if not each.given), None)
         if running is None and len(unmeasured) + sum(each.ready for each in self.running.values()) < ahead:
             running = self._new_trial() or self._agenda.measurement()
-        assignment = None if running is None else dataclasses.replace(self._give(running), measure_only=True)
+        given = None if running is None else self._give(running)
         self.prepare()
-        return assignment
+        return None if given is None else dataclasses.replace(given, measure_only=True, state=None)
 
     def prepare(self) -> None:
         """Have the next trial drawn, where that is done ahead of need; to be called when a worker was heard of."""
@@ -309,14 +309,20 @@ class Search:
         """A trial that waits at a rung and is among the best of those that came there."""
         while (found := self._agenda.promoted()) is not None:
             running, behind = found
-            if behind is None:
-                return self._resumed(running)
-            self._end(running, "stopped", BEHIND, behind)
+            if behind is not None:
+                self._end(running, "stopped", BEHIND, behind)
+            elif self._going_on(running) is not None:
+                return running
         return None
 
-    def _resumed(self, running: Running | None) -> Running | None:
-        if running is not None:
-            self._books.resume(running.assignment.trial)
+    def _going_on(self, running: Running | None) -> Running | None:
+        """A trial that waits no more at its rung; None: none does, or it is to be measured first, by another worker."""
+        if running is None:
+            return None
+        self._books.resume(running.assignment.trial)
+        if self.apart and running.is_to_be_measured:
+            self._legs.hand_back(running)
+            return None
         return running
 
     def _ready(self) -> Running | None:
@@ -404,22 +410,13 @@ class Search:
 
     def _conclude(self, running: Running, state: str, reason: str | None = None, detail: str | None = None) -> None:
         """A trial has ended, or waits at a rung."""
-        result = self._note(Ended.of(running), state, reason, detail)
+        result = self._agenda.end(Ended.of(running), state, reason, detail)
         self._books.end(result)
         if result.costs is not None and self._known.leaders.put(result):
             self._clear_weights()
         if state != "paused" and reason != SET_ASIDE:
             self._growth.watch(self._known.leaders)
         self._observe(result)
-
-    def _note(self, ended: Ended, state: str, reason: str | None, detail: str | None) -> Result:
-        if state in ("stopped", "infeasible"):
-            self._at_rungs.drop(ended.seen.number)
-        if reason == SET_ASIDE:
-            self._candidates.release(ended.seen.key)
-        if state == "complete":
-            self._repeats.add(ended)
-        return self._known.conclude(ended, state, reason, detail)
 
     def _clear_weights(self) -> None:
         # one that was trained anew stays: the others' means may fall too
@@ -453,8 +450,7 @@ class Search:
     def _remember(self, told: Recalled) -> Running | None:
         """Back comes a trial that was cut off between a measurement and what was to be decided by it."""
         trial, seen = told.trial, told.seen
-        self._known.add(seen)
-        self._candidates.take(seen.key)
+        self._agenda.add(seen)
         self._worth.recall(trial)
         running = told.running(self.domain) if trial.state in ("running", "paused") else None
         goes_on = trial.state == "running" and self._last not in seen.accuracy
@@ -464,10 +460,5 @@ class Search:
         self._at_rungs.recall(seen, went_on=trial.state in ("running", "complete") and not stands)
         if running is not None and trial.state == "running":
             return running if stands or not goes_on else None
-        if running is not None:
-            self.paused[trial.number] = running
-        ended = Ended(seen, told.finished, told.values, trial.seconds)
-        self._note(ended, trial.state, trial.reason, trial.detail)
-        if trial.state == "complete":
-            self._repeats.recall(trial)
+        self._agenda.recall(told, running)
         return None
