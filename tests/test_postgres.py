@@ -280,7 +280,7 @@ def test_a_server_that_stays_away_ends_the_search_with_a_word_and_loses_nothing(
             begin(writer)
             server.stop()
             begin(writer, 1)
-        with pytest.raises(StudyError, match=r"cannot be reached: .*Connection refused"):
+        with pytest.raises(StudyError, match="cannot be reached: connection to server"):
             study.trials()
     finally:
         server.start()
