@@ -11,6 +11,7 @@ The function takes what the JSON says. Its threads are the child's own: the serv
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import gc
 import importlib
 import json
@@ -22,16 +23,21 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import IO, Any
 
 from mlpspace.fresh_process import FreshProcessError, environment
 
+PR_SET_PDEATHSIG = 1  # prctl(2): what a child gets when its parent ends
 READY_S = 120.0  # until it has imported its module
 END_S = 5.0  # until it has ended
 
 
+class NoAnswer(FreshProcessError):
+    """Within the time that there was."""
+
+
 class ForkServer:
-    """Asks a function of a module, each time in a process of its own. For one thread.
+    """Asks a function of a module, each time in a process of its own. For one thread, on Linux.
 
     It starts with the first question, and ends with the process that has it, however that ends.
     """
@@ -39,41 +45,49 @@ class ForkServer:
     def __init__(self, module: str, function: str) -> None:
         self._asks = [module, function]
         self._server: subprocess.Popen[bytes] | None = None
-        self._said = tempfile.TemporaryFile()  # noqa: SIM115 -- what it has to say beside its answers, such as why it ended
+        self._said: IO[bytes] | None = None  # what it has to say beside its answers, such as why it ended
 
     def start(self) -> None:
         """Have it ready, which takes as long as the imports of its module.
 
         Raises:
-            FreshProcessError: it ended at once.
+            FreshProcessError: it does not start.
         """
         if self._server is not None and self._server.poll() is None:
             return
-        self._server = subprocess.Popen(
-            [sys.executable, "-m", "mlpspace.fork_server", *self._asks],
-            env=environment(),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._said,
-            start_new_session=True,  # Ctrl-C is for its owner
-        )
+        self.close()
+        try:
+            self._said = tempfile.TemporaryFile()  # noqa: SIM115 -- closed with the server
+            self._server = subprocess.Popen(
+                [sys.executable, "-m", "mlpspace.fork_server", *self._asks],
+                env=environment(),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._said,
+                start_new_session=True,  # Ctrl-C is for its owner
+            )
+        except OSError as error:
+            raise FreshProcessError(str(error)) from error
         self._hear(READY_S)
 
     def ask(self, told: Any, *, timeout_s: float) -> Any:
         """What the function answers.
 
         Raises:
-            FreshProcessError: the process that was to answer died, or took longer than `timeout_s`.
+            NoAnswer: within that time.
+            FreshProcessError: the process that was to answer died.
         """
         self.start()
         assert self._server is not None
         assert self._server.stdin is not None
+        assert self._said is not None
+        os.ftruncate(self._said.fileno(), 0)  # what an earlier one said
+        self._said.seek(0)
         try:
             self._server.stdin.write(json.dumps(told).encode() + b"\n")
             self._server.stdin.flush()
         except OSError as error:
-            self.close()
-            raise FreshProcessError(self._last_words()) from error
+            raise FreshProcessError(self._ended()) from error
         answer = json.loads(self._hear(timeout_s))
         if "died" in answer:
             raise FreshProcessError(f"it died of {answer['died']}. {self._last_words()}".strip())
@@ -84,16 +98,18 @@ class ForkServer:
         server, self._server = self._server, None
         if server is None:
             return
+        assert server.stdin is not None
+        assert server.stdout is not None
+        assert self._said is not None
         with contextlib.suppress(OSError):  # what was not read is not asked any more
-            assert server.stdin is not None
             server.stdin.close()  # it ends by itself then, and ends its child
         try:
             server.wait(END_S)
         except subprocess.TimeoutExpired:
             server.kill()
             server.wait()
-        assert server.stdout is not None
         server.stdout.close()
+        self._said.close()
 
     def _hear(self, timeout_s: float) -> bytes:
         """Its next line. Whatever goes wrong, an interrupt too, it is ended: it would answer the wrong question."""
@@ -105,21 +121,29 @@ class ForkServer:
             while not line.endswith(b"\n"):
                 readable, _, _ = select.select([server.stdout], [], [], max(0.0, until - time.monotonic()))
                 if not readable:
-                    raise FreshProcessError(f"no answer within {timeout_s:.0f} s")
+                    raise NoAnswer(f"no answer within {timeout_s:.0f} s")
                 more = os.read(server.stdout.fileno(), 65536)
                 if not more:
-                    raise FreshProcessError(self._last_words())
+                    raise FreshProcessError(self._ended())
                 line += more
         except BaseException:
             self.close()
             raise
         return line
 
+    def _ended(self) -> str:
+        """Why the server itself did."""
+        assert self._server is not None
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            code = self._server.wait(END_S)
+            if code < 0:
+                return f"it died of {signal.Signals(-code).name}. {self._last_words()}".strip()
+        return self._last_words() or "it ended without a word"
+
     def _last_words(self) -> str:
+        assert self._said is not None
         self._said.seek(0)
         lines = self._said.read().decode(errors="replace").strip().splitlines()
-        self._said.seek(0)
-        self._said.truncate()
         return lines[-1] if lines else ""
 
 
@@ -135,15 +159,26 @@ def _serve(answer: Callable[[Any], Any], asked: int, answers: int) -> None:
                 return
             waiting += more
         line, _, waiting = waiting.partition(b"\n")
-        os.write(answers, _answered(answer, line, asked))
+        os.write(answers, _answered(answer, line, asked, answers))
 
 
-def _answered(answer: Callable[[Any], Any], line: bytes, asked: int) -> bytes:
+def _answered(answer: Callable[[Any], Any], line: bytes, asked: int, answers: int) -> bytes:
     """A child's answer, or what it died of."""
     ours, theirs = os.pipe()
-    child = os.fork()
-    if child == 0:
+    server = os.getpid()
+    try:
+        child = os.fork()
+    except OSError as error:
         os.close(ours)
+        os.close(theirs)
+        return json.dumps({"died": str(error)}).encode() + b"\n"
+    if child == 0:
+        # Ray ends a worker's children and not theirs
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != server:
+            os._exit(1)
+        os.close(ours)
+        os.close(answers)  # or nobody would see that the server has ended
         try:
             with open(theirs, "wb") as out:
                 out.write(json.dumps({"found": answer(json.loads(line))}).encode() + b"\n")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,10 @@ import torch
 
 from mlpspace.architecture import Architecture
 from mlpspace.calibration import Calibration, calibrated
-from mlpspace.errors import UserError
+from mlpspace.device import describe
+from mlpspace.errors import DeviceLost, UserError
 from mlpspace.failure import failure_of
-from mlpspace.fork_server import ForkServer
+from mlpspace.fork_server import ForkServer, NoAnswer
 from mlpspace.fresh_process import FreshProcessError, answer, ask
 from mlpspace.measurement import Failure, Measurement
 from mlpspace.objectives import Deployment
@@ -67,33 +69,27 @@ def measured_by_a_fork(asked: Asked, quiet: QuietDevice) -> tuple[Measurement, .
     """All that `measure_throughput` tells, of a network on a CPU. It takes hardly longer than in this process.
 
     Raises:
-        NotMeasured: it cannot be built, or does not fit into memory, or ends each process.
+        NotMeasured: it cannot be built, or does not fit into memory, or takes too long.
+        DeviceLost: processes that measure do not start here, or die: as if this one had died.
         UserError: nothing can be measured here.
     """
     told = asked.to_json()
     told["calibration"] = dataclasses.asdict(calibrated(asked.device, asked.resolution, asked.deployment, quiet))
     died = ""
     for _ in range(TRIES):
-        with quiet.busy():
-            _started()
         try:
+            with quiet.busy():
+                _forks.start()
             with quiet.alone():
-                found = _forks.ask(told, timeout_s=PATIENCE_S)
+                return _taken(_in_a_folder(told, lambda told: _forks.ask(told, timeout_s=PATIENCE_S)))
+        except NoAnswer as error:
+            raise NotMeasured(Failure("error", f"the process that measures it gave {error}")) from error
         except FreshProcessError as error:
             died = str(error)
-            continue
-        return _taken(found)
-    raise NotMeasured(Failure("error", f"{TRIES} processes that were to measure it failed: {died}"))
-
-
-def _started() -> None:
-    try:
-        _forks.start()
-    except FreshProcessError as error:
-        raise UserError(
-            f"The process that measures networks ends at once: {error}\n"
-            "  To measure in the workers themselves: export MLPSPACE_CALIBRATION=1"
-        ) from error
+    raise DeviceLost(
+        f"{TRIES} processes that were to measure a network on {describe(asked.device)} failed: {died}\n"
+        "  To measure in the workers themselves: export MLPSPACE_CALIBRATION=1"
+    )
 
 
 def measured_by_a_fresh_process(asked: Asked, quiet: QuietDevice) -> Measurement:
@@ -104,7 +100,7 @@ def measured_by_a_fresh_process(asked: Asked, quiet: QuietDevice) -> Measurement
         FreshProcessError: the process failed.
     """
     with quiet.alone():
-        found = ask("mlpspace.fresh_measurement", asked.to_json(), timeout_s=PATIENCE_S)
+        found = _in_a_folder(asked.to_json(), _asked)
     if "measurements" not in found:
         raise FreshProcessError(found.get("wrong") or found["failure"]["detail"])
     return Measurement(**found["measurements"][0])
@@ -123,9 +119,19 @@ def measured_while_others_give_way(asked: Asked, quiet: QuietDevice) -> tuple[Me
     told["calibration"] = dataclasses.asdict(calibrated(asked.device, asked.resolution, asked.deployment, quiet))
     try:
         with quiet.short_of_memory(), quiet.alone():
-            return _taken(ask("mlpspace.fresh_measurement", told, timeout_s=PATIENCE_S))
+            return _taken(_in_a_folder(told, _asked))
     except FreshProcessError as error:
         raise NotMeasured(Failure("error", f"the process that was to measure it failed: {error}")) from error
+
+
+def _asked(told: dict[str, Any]) -> Any:
+    return ask("mlpspace.fresh_measurement", told, timeout_s=PATIENCE_S)
+
+
+def _in_a_folder(told: dict[str, Any], ask: Callable[[dict[str, Any]], Any]) -> Any:
+    """What is answered by a process that has a folder of its own, which is gone then, however that process ends."""
+    with tempfile.TemporaryDirectory() as folder:
+        return ask(told | {"folder": folder})
 
 
 def _taken(found: dict[str, Any]) -> tuple[Measurement, ...]:
@@ -149,17 +155,16 @@ def measure(told: dict[str, Any]) -> dict[str, Any]:
 
 def _measured(told: dict[str, Any]) -> tuple[Measurement, ...]:
     network = deployed(Architecture.from_json(told["architecture"]), told["resolution"], told["classes"])
-    # who asked keeps the device quiet, and has taken the locks of it
-    with tempfile.TemporaryDirectory() as folder:
-        return measure_throughput(
-            network,
-            resolution=told["resolution"],
-            deployment=Deployment(**told["deployment"]),
-            device=torch.device(told["device"]),
-            quiet=QuietDevice("asked", Path(folder)),
-            calibration=Calibration(**told["calibration"]) if "calibration" in told else None,
-            patience_s=told["patience_s"],
-        )
+    return measure_throughput(
+        network,
+        resolution=told["resolution"],
+        deployment=Deployment(**told["deployment"]),
+        device=torch.device(told["device"]),
+        # who asked keeps the device quiet, and has taken the locks of it
+        quiet=QuietDevice("asked", Path(told["folder"])),
+        calibration=Calibration(**told["calibration"]) if "calibration" in told else None,
+        patience_s=told["patience_s"],
+    )
 
 
 if __name__ == "__main__":

@@ -79,7 +79,7 @@ class Measurement:
 class Progress:
     """A sign of life between measurements: shown, never stored."""
 
-    phase: str  # "data", "throughput", "training"
+    phase: str  # "data", "throughput", "calibrating", "training"
     epoch: int = 0  # finished ones
     epochs: int = 0
     loss: float | None = None

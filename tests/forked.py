@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 
 asked = 0
@@ -21,6 +22,8 @@ def obey(told: str) -> str:
         os.kill(os.getpid(), signal.SIGKILL)
     if told == "fail":
         raise ZeroDivisionError("in a fork")
+    if told == "warn":
+        print("UserWarning: something harmless", file=sys.stderr, flush=True)
     if told == "print":
         print("a library says something")
     if told.startswith("sleep"):
@@ -33,6 +36,10 @@ def obey(told: str) -> str:
 
 def dies(told: object) -> None:
     obey("die")
+
+
+def sleeps(told: object) -> None:
+    time.sleep(60)
 
 
 def dies_once(told: object) -> dict[str, object]:

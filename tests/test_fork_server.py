@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -29,6 +30,10 @@ def until(true: Callable[[], bool]) -> None:
             return
         time.sleep(0.005)
     raise AssertionError("it never came")
+
+
+def is_written(file: Path) -> bool:
+    return file.exists() and file.read_text() != ""
 
 
 def runs(pid: int) -> bool:
@@ -80,13 +85,44 @@ def test_a_module_that_cannot_be_imported_is_told_at_once() -> None:
         ForkServer("nowhere", "answer").start()
 
 
+def test_the_last_words_are_those_of_the_one_that_died(obey: Callable[..., str]) -> None:
+    assert obey("warn") == "warn"
+    with pytest.raises(FreshProcessError) as told:
+        obey("die")
+    assert str(told.value) == "it died of SIGKILL."
+
+
+def test_an_owner_is_told_at_once_when_the_server_is_killed_and_no_child_of_it_is_left(tmp_path: Path) -> None:
+    server = ForkServer("forked", "obey")
+    pid = tmp_path / "pid"
+    server.start()
+    assert server._server is not None
+    killer = threading.Thread(target=lambda: (until(lambda: is_written(pid)), server._server.kill()))
+    killer.start()
+    with pytest.raises(FreshProcessError, match="it died of SIGKILL"):
+        server.ask(f"sleep 60 {pid}", timeout_s=50)
+    killer.join()
+    until(lambda: not runs(int(pid.read_text())))
+    assert server.ask("speak", timeout_s=20) == "speak"
+    server.close()
+
+
+def test_where_no_process_can_be_made_that_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise BlockingIOError("Resource temporarily unavailable")
+
+    monkeypatch.setattr(subprocess, "Popen", refuse)
+    with pytest.raises(FreshProcessError, match="Resource temporarily unavailable"):
+        ForkServer("forked", "obey").start()
+
+
 def test_with_whoever_asks_all_of_them_end_however_that_ends(tmp_path: Path) -> None:
     pid = tmp_path / "pid"
     asks = (
         f"from mlpspace.fork_server import ForkServer; ForkServer('forked', 'obey').ask('sleep 60 {pid}', timeout_s=60)"
     )
     owner = subprocess.Popen([sys.executable, "-c", asks], env=environment())
-    until(lambda: pid.exists() and pid.read_text() != "")
+    until(lambda: is_written(pid))
     child = int(pid.read_text())
     server = int(
         next(line for line in Path(f"/proc/{child}/status").read_text().splitlines() if "PPid" in line).split()[1]

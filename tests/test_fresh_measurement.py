@@ -7,11 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from hand_made import an_assignment
 
+from mlpspace import evaluate as evaluating
 from mlpspace import fresh_measurement
 from mlpspace.architecture import Architecture, Mlp, Patches, Stage
 from mlpspace.calibration import Calibration, calibrated
-from mlpspace.errors import UserError
+from mlpspace.engines.worker import Worker
+from mlpspace.errors import DeviceLost, UserError
 from mlpspace.fork_server import ForkServer
 from mlpspace.fresh_measurement import (
     Asked,
@@ -21,6 +24,7 @@ from mlpspace.fresh_measurement import (
     measured_while_others_give_way,
 )
 from mlpspace.fresh_process import FreshProcessError
+from mlpspace.measurement import Failure, Measurement
 from mlpspace.objectives import Deployment
 from mlpspace.quiet import QuietDevice
 from mlpspace.reference import deployed
@@ -85,9 +89,21 @@ def answering(monkeypatch: pytest.MonkeyPatch, function: str) -> None:
     monkeypatch.setattr(fresh_measurement, "_forks", ForkServer("forked", function))
 
 
-def test_processes_that_die_say_so_once_two_of_them_have(quiet: QuietDevice, monkeypatch: pytest.MonkeyPatch) -> None:
-    answering(monkeypatch, "dies")
-    with pytest.raises(NotMeasured, match="2 processes that were to measure it failed: it died of SIGKILL"):
+@pytest.mark.parametrize(
+    ("function", "why"), [("dies", "it died of SIGKILL"), ("is_not_there", "has no attribute 'is_not_there'")]
+)
+def test_where_processes_die_the_worker_counts_as_dead_and_not_the_network_as_wrong(
+    quiet: QuietDevice, monkeypatch: pytest.MonkeyPatch, function: str, why: str
+) -> None:
+    answering(monkeypatch, function)
+    with pytest.raises(DeviceLost, match=rf"2 processes .* failed: .*{why}[^\n]*\n.*MLPSPACE_CALIBRATION=1"):
+        measured_by_a_fork(ASKED, quiet)
+
+
+def test_one_that_takes_too_long_is_not_tried_twice(quiet: QuietDevice, monkeypatch: pytest.MonkeyPatch) -> None:
+    answering(monkeypatch, "sleeps")
+    monkeypatch.setattr(fresh_measurement, "PATIENCE_S", 0.5)
+    with pytest.raises(NotMeasured, match="gave no answer within"):
         measured_by_a_fork(ASKED, quiet)
 
 
@@ -105,6 +121,22 @@ def test_what_is_wrong_with_all_of_them_is_no_networks_failure(
     answering(monkeypatch, "finds_no_compiler")
     with pytest.raises(UserError, match="no compiler"):
         measured_by_a_fork(ASKED, quiet)
-    answering(monkeypatch, "is_not_there")
-    with pytest.raises(UserError, match=r"ends at once: .*is_not_there[^\n]*\n.*MLPSPACE_CALIBRATION=1"):
-        measured_by_a_fork(ASKED, quiet)
+
+
+@pytest.mark.parametrize(("processes", "compiles", "forks"), [("2", False, 1), ("1", False, 0), ("2", True, 0)])
+def test_a_worker_has_forks_measure_on_a_cpu_unless_that_is_refused_or_networks_are_compiled(
+    monkeypatch: pytest.MonkeyPatch, processes: str, compiles: bool, forks: int
+) -> None:
+    monkeypatch.setenv("MLPSPACE_CALIBRATION", processes)
+    by_fork: list[Asked] = []
+
+    def fork(asked: Asked, quiet: QuietDevice) -> tuple[Measurement, ...]:
+        by_fork.append(asked)
+        return ()
+
+    monkeypatch.setattr(evaluating, "measured_by_a_fork", fork)
+    monkeypatch.setattr(evaluating, "measure_throughput", lambda *_, **__: ())
+    assignment = dataclasses.replace(an_assignment(0), measure_only=True, deployment=Deployment(8, compile=compiles))
+    events = list(Worker("cpu", 1).events(assignment, {}))
+    assert not [event for event in events if isinstance(event, Failure)]
+    assert [asked.architecture for asked in by_fork] == [assignment.architecture] * forks

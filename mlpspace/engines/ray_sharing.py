@@ -58,10 +58,10 @@ def settled(
     if most < 2:
         return wanted
     there = next(node["NodeID"] for node in nodes if int(node["Resources"].get("GPU", 0)) > 0)
+    note("finding out how many trials share a GPU; --gpus-per-worker says it beforehand")
     what = trials()
     if not what.trainings:
         return wanted
-    note("finding out how many trials share a GPU; --gpus-per-worker says it beforehand")
     sharing = _answer(find or _found, there, (what, wanted.device, most), interrupted)
     if sharing is None:
         return wanted

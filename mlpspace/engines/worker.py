@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Generator, Mapping
 from contextlib import closing, suppress
@@ -69,7 +70,7 @@ class Worker:
                 device=self._device,
                 quiet=self._quiet,
                 measured_on=self._measured_on,
-                afresh=(self._measured_on or self._device).type == "cpu" and fresh_processes() > 1,
+                afresh=_afresh(assignment, self._measured_on or self._device),
                 require=bounds,
                 patience_s=self._patience_s,
             ):
@@ -106,3 +107,13 @@ class Worker:
                         yield Progress(phase="data", share=share)
                         told = time.monotonic()
         return self._datasets[asked_for]
+
+
+def _afresh(assignment: Assignment, device: torch.device) -> bool:
+    """Whether a fork measures a network: see `fresh_measurement`.
+
+    Not on a GPU, where it would take seconds to begin; nor what is to be compiled, which takes a fork longer than the
+    neighbours should pause. Where there is no Linux, a process that has imported such libraries must not be forked.
+    """
+    compiles = assignment.deployment is not None and assignment.deployment.compile
+    return device.type == "cpu" and not compiles and sys.platform == "linux" and fresh_processes() > 1

@@ -44,7 +44,8 @@ class Pace:
 
     def seconds_left(self) -> float | None:
         """Until the last trial ends, judged by the latest ones; None before the first has ended."""
-        latest = itertools.islice(reversed(self._known.results.values()), LATEST)
+        # a list at once, as the thread that shows it is not the one that adds to them
+        latest = list(itertools.islice(reversed(self._known.results.values()), LATEST))
         seconds = [result.seconds for result in latest if result.seconds > 0 and result.reason != SET_ASIDE]
         if not seconds:
             return None
