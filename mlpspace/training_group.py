@@ -139,12 +139,11 @@ class Group:
         """
         command = [sys.executable, "-m", "mlpspace.training_group", json.dumps(str(self._device))]
         begun, pipe = len(self._processes), subprocess.PIPE
+        here = environment() | {"TMPDIR": self._folder.name}  # what they leave there goes with it
         try:
             with self._said.open("a") as said:
                 while len(self._processes) < count:
-                    started = subprocess.Popen(
-                        command, env=environment(), stdin=pipe, stdout=pipe, stderr=said, text=True
-                    )
+                    started = subprocess.Popen(command, env=here, stdin=pipe, stdout=pipe, stderr=said, text=True)
                     self._processes.append(started)
         except OSError as error:
             raise FreshProcessError(f"no process can be started: {error.strerror or error}") from None

@@ -61,8 +61,10 @@ def test_a_fork_and_a_fresh_process_tell_what_this_one_would(quiet: QuietDevice)
         for fact in ("metric", "device", "batch", "precision", "threads", "runtime"):
             assert getattr(one, fact) == getattr(here[0], fact), fact
         assert 0 < one.low <= one.value <= one.high
-        assert 0.2 < one.value / here[0].value < 5  # whatever the machine does meanwhile
     assert forked[0].reference == scale
+    deeper = dataclasses.replace(NETWORK, stages=(dataclasses.replace(NETWORK.stages[0], depth=64),))
+    slow, _ = measured_by_a_fork(dataclasses.replace(ASKED, architecture=deeper), quiet)
+    assert slow.value < forked[0].value  # it is this network that was measured, whatever the machine does meanwhile
     assert forked[1].value == here[1].value  # peak memory is arithmetic on a CPU
 
 
