@@ -138,8 +138,8 @@ class KilledForGood(Killer):
     ("text", "places"),
     [
         pytest.param(RUNGS, 3, id="rungs, some places"),
-        pytest.param(RUNGS, 25, id="rungs", marks=pytest.mark.slow),
-        pytest.param(WHOLE, 25, id="whole", marks=pytest.mark.slow),
+        pytest.param(RUNGS, 25, id="rungs", marks=pytest.mark.chaos),
+        pytest.param(WHOLE, 6, id="whole", marks=pytest.mark.slow),
     ],
 )
 def test_a_search_that_is_killed_with_epochs_unwritten_goes_on_as_if_nothing_had_happened(

@@ -685,7 +685,7 @@ def test_optuna_dashboard_finds_its_tables_by_an_address_alone(
 # --- a real command -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
+@pytest.mark.chaos
 def test_a_command_hides_its_password_from_who_looks_at_processes_and_is_killed_and_goes_on(
     tmp_path: Path, server: Server
 ) -> None:
