@@ -186,7 +186,7 @@ def test_with_one_page_overwritten_three_quarters_of_the_trials_are_saved_at_lea
     assert_most_survive(study, whole, range({noise: 0, zeros: 1, another: 2}[kind], pages, 7), kind)
 
 
-@pytest.mark.slow
+@pytest.mark.chaos
 def test_that_holds_for_every_page(study: Path, whole: Path) -> None:
     assert_most_survive(study, whole, range((study / "study.db").stat().st_size // PAGE), noise)
 
