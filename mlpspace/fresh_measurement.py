@@ -100,7 +100,7 @@ def measured_by_a_fresh_process(asked: Asked, quiet: QuietDevice) -> Measurement
         FreshProcessError: the process failed.
     """
     with quiet.alone():
-        found = _in_a_folder(asked.to_json(), _asked)
+        found = _in_a_folder(asked.to_json(), _by_a_fresh_process)
     if "measurements" not in found:
         raise FreshProcessError(found.get("wrong") or found["failure"]["detail"])
     return Measurement(**found["measurements"][0])
@@ -119,12 +119,12 @@ def measured_while_others_give_way(asked: Asked, quiet: QuietDevice) -> tuple[Me
     told["calibration"] = dataclasses.asdict(calibrated(asked.device, asked.resolution, asked.deployment, quiet))
     try:
         with quiet.short_of_memory(), quiet.alone():
-            return _taken(_in_a_folder(told, _asked))
+            return _taken(_in_a_folder(told, _by_a_fresh_process))
     except FreshProcessError as error:
         raise NotMeasured(Failure("error", f"the process that was to measure it failed: {error}")) from error
 
 
-def _asked(told: dict[str, Any]) -> Any:
+def _by_a_fresh_process(told: dict[str, Any]) -> Any:
     return ask("mlpspace.fresh_measurement", told, timeout_s=PATIENCE_S)
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 from stubs import Session, evaluate
+from waiting import until
 
 from mlpspace.ahead import STALE, Ahead
 from mlpspace.domain import SpaceDomain
@@ -69,14 +69,6 @@ def search(tmp_path: Path, sampler: Slow) -> Iterator[Search]:
     with Session(tmp_path / "study", text=TEXT, sampler=sampler, trials=8) as search, Ahead() as search.ahead:
         yield search
         sampler.may.release(100)
-
-
-def until(true: Callable[[], bool]) -> None:
-    for _ in range(2000):
-        if true():
-            return
-        time.sleep(0.005)
-    raise AssertionError("it never came")
 
 
 def assigned(search: Search) -> Assignment:

@@ -7,11 +7,11 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from waiting import until
 
 from mlpspace.fork_server import ForkServer
 from mlpspace.fresh_process import FreshProcessError, environment
@@ -22,14 +22,6 @@ def obey() -> Iterator[Callable[..., str]]:
     server = ForkServer("forked", "obey")
     yield lambda told, timeout_s=20.0: server.ask(told, timeout_s=timeout_s)
     server.close()
-
-
-def until(true: Callable[[], bool]) -> None:
-    for _ in range(2000):
-        if true():
-            return
-        time.sleep(0.005)
-    raise AssertionError("it never came")
 
 
 def is_written(file: Path) -> bool:

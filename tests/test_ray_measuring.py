@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from own_process import skip_beside_other_clusters
 from stubs import SPACE, Session, evaluate
 
 from mlpspace.deploy_device import DeviceMissing, Devices
@@ -28,9 +29,7 @@ XEON, EPYC = "Intel(R) Xeon(R) CPU @ 2.20GHz, 2 cores", "AMD EPYC 9654, 8 cores"
 @pytest.fixture(scope="module")
 def address(request: pytest.FixtureRequest) -> Iterator[str]:
     """Of a cluster of two nodes with one CPU each; this process has joined it."""
-    # Ray takes its actors for unreferenced in the second cluster of a process, where no search ever is
-    if any(item.get_closest_marker("ray") and item.path != request.path for item in request.session.items):
-        pytest.skip("takes a process of its own: pytest -m ray tests/test_ray_measuring.py")
+    skip_beside_other_clusters(request)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_AUTH_MODE", "disabled")  # a token would be written into the home folder
         import ray

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from own_process import skip_beside_other_clusters
 from stubs import Session, evaluate
 
 from mlpspace.engines import ray_sharing, ray_tune
@@ -31,9 +32,7 @@ ENOUGH = FEWEST * GPUS
 @pytest.fixture(scope="module", autouse=True)
 def _one_ray(request: pytest.FixtureRequest) -> Iterator[None]:
     """Four cores and two GPUs, as far as Ray knows."""
-    # Ray takes its actors for unreferenced in the second cluster of a process, where no search ever is
-    if any(item.get_closest_marker("ray") and item.path != request.path for item in request.session.items):
-        pytest.skip("takes a process of its own: pytest -m ray tests/test_ray_sharing.py")
+    skip_beside_other_clusters(request)
     import ray
     import stubs
     from ray import cloudpickle
