@@ -1,7 +1,7 @@
 """Training images a second of our proxy beside a plain PyTorch loop and beside timm's way, on the same network.
 
     python benchmarks/proxy_speed.py --data PATH              of CIFAR-10; without it random images of its size
-    python benchmarks/proxy_speed.py --ways                   ours in other ways too: `mlpspace.step_ways`, and `unkept`
+    python benchmarks/proxy_speed.py --ways                   ours in other ways too: `mlpspace.step_ways`, precision
     python benchmarks/proxy_speed.py --threads 1 --width 128 --repeats 7 --save
 
     ours    `mlpspace.proxy.train`: images on the device, augmented there in batches
@@ -141,6 +141,18 @@ def forced(*changes: str) -> Callable[[Setting, torch.device], Iterator[None]]:
         proxy.CHANGES = {device.type: changes}
         step_ways.UNTRIED = {change: step_ways.Bet(0.0, 0.1) for change in changes}
         step_ways.WORTH = 1e9
+        return ours(setting, device)
+
+    return run
+
+
+def computing_in(precision: str) -> Callable[[Setting, torch.device], Iterator[None]]:
+    """Ours in that precision, whatever `mlpspace.device.training_precision` says."""
+
+    def run(setting: Setting, device: torch.device) -> Iterator[None]:
+        from mlpspace import proxy
+
+        proxy.training_precision = lambda device: precision  # type: ignore[assignment]
         return ours(setting, device)
 
     return run
@@ -326,10 +338,12 @@ CONTESTANTS: dict[str, Callable[[Setting, torch.device], Iterator[None]]] = {
     "captured": forced("captured"),
     "compiled": forced("compiled"),
     "both": forced("captured", "compiled"),
+    "fp32": computing_in("fp32"),
+    "bf16": computing_in("bf16"),
     "unkept": unkept,
 }
 NEEDS = {"loop": "torchvision", "timm": "timm"}
-WAYS = {"cpu": ("unkept", "compiled"), "cuda": ("plain", "captured", "compiled", "both")}
+WAYS = {"cpu": ("fp32", "bf16", "unkept", "compiled"), "cuda": ("plain", "captured", "compiled", "both")}
 
 
 # --- turns ----------------------------------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 
 from mlpspace.data.cache import folder
-from mlpspace.device import cores, describe, dtype_of, training_precision
+from mlpspace.device import cores, describe, dtype_of, usual_precision
 from mlpspace.errors import UserError
 from mlpspace.fresh_process import FreshProcessError, answer, ask
 from mlpspace.memory import memory_kept
@@ -147,7 +147,7 @@ def fresh_processes() -> int:
 
 
 def _key(device: torch.device, resolution: int, deployment: Deployment, processes: int) -> str:
-    asked = deployment.precision or training_precision(device)
+    asked = deployment.precision or usual_precision(device)
     told = [VERSION, describe(device), cores(), torch.__version__, resolution, deployment.batch, asked]
     digest = hashlib.sha256(json.dumps([*told, processes]).encode())
     return digest.hexdigest()[:16]
@@ -182,7 +182,7 @@ def _made(
 
 def in_this_process(device: torch.device, resolution: int, deployment: Deployment, *, probes: bool) -> Found:
     """The reference's speed, and the probes beside it."""
-    dtype = dtype_of(deployment.precision or training_precision(device))
+    dtype = dtype_of(deployment.precision or usual_precision(device))
     reference = reference_network(resolution, device, dtype)
     images = random_images(deployment.batch, resolution, device, dtype)
     others = [deployed(each, resolution) for each in probe_architectures(resolution)] if probes else [reference]

@@ -80,14 +80,23 @@ def free_memory_bytes() -> int | None:
 def training_precision(device: torch.device) -> str:
     """What a device trains in: "bf16" where it computes faster in it, else "fp32".
 
-    CUDA: bf16 from compute capability 8 (Ampere); before that it is emulated. CPU: with AMX tiles alone, which is
-    unmeasured. AVX-512's bfloat16 instructions are not enough: a training step of mixers of 4x64 and 8x128 at patch 4,
-    32 pixels, batch 125, 1 thread, gave 0.81 and 0.73 times the images a CPU second of fp32 (Xeon with avx512_bf16 and
-    without AMX, torch 2.13, best of 8 steps).
+    CUDA: bf16 from compute capability 8 (Ampere); before that it is emulated. CPU: with AMX tiles, which is unmeasured,
+    and on AMD's with AVX-512's bfloat16 instructions (Zen 4). Elsewhere those are not enough. Images a CPU second
+    beside fp32, 1 thread, batch 125, patch 4, 32 pixels, torch 2.13, best of 8 steps of mixers of 4x64 and 8x128: 1.75
+    and 1.97 on an AMD EPYC (family 25, model 17; 0.92 to 1.35 for five draws of spaces/hybrid.yaml), 0.81 and 0.73 on a
+    Xeon that has them without AMX.
     """
     if device.type == "cuda":
+        return usual_precision(device)
+    pays = {"amx_bf16"} if _field(CPUINFO, "vendor_id") != "AuthenticAMD" else {"amx_bf16", "avx512_bf16"}
+    return "bf16" if pays & _flags() else "fp32"
+
+
+def usual_precision(device: torch.device) -> str:
+    """What networks are thought to be used in where nobody says: "bf16" on GPUs that have it and CPUs with AMX."""
+    if device.type == "cuda":
         return "bf16" if torch.cuda.get_device_capability(device) >= (8, 0) else "fp32"
-    return "bf16" if "amx_bf16" in (_field(CPUINFO, "flags") or "").split() else "fp32"
+    return "bf16" if "amx_bf16" in _flags() else "fp32"
 
 
 def dtype_of(precision: str) -> torch.dtype:
@@ -99,6 +108,10 @@ def synchronize(device: torch.device) -> None:
     """Waits until the device has done what was asked of it; a CPU always has."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+
+
+def _flags() -> set[str]:
+    return set((_field(CPUINFO, "flags") or "").split())
 
 
 def _field(file: Path, field: str) -> str | None:

@@ -13,7 +13,7 @@ from torch import nn
 
 from mlpspace.comparators import Comparator
 from mlpspace.counts import counted, profile
-from mlpspace.device import cores, describe, dtype_of, free_memory_bytes, key, training_precision
+from mlpspace.device import cores, describe, dtype_of, free_memory_bytes, key, usual_precision
 from mlpspace.failure import failure_of
 from mlpspace.measurement import Failure, Measurement
 from mlpspace.memory import free
@@ -73,10 +73,10 @@ def profiled(
     random, as neither speed nor memory hangs on them. What goes wrong with a network becomes the reason in its row.
 
     Args:
-        precision: "fp32" or "bf16"; None: the one that pays on the device.
+        precision: "fp32" or "bf16"; None: `device.usual_precision`.
     """
     quiet = QuietDevice(key(device))
-    precision = precision or training_precision(device)
+    precision = precision or usual_precision(device)
     patience_s = OTHERS_PATIENCE_S
     rows: dict[int, Row] = {}
     for _ in range(ROUNDS):

@@ -55,7 +55,7 @@ class Deployment:
     """How networks are going to be used: throughput and memory are measured so."""
 
     batch: int = 64  # images at once
-    precision: str | None = None  # "fp32" or "bf16"; None: the one that pays on the device
+    precision: str | None = None  # "fp32" or "bf16"; None: `device.usual_precision`
     compile: bool = False  # by torch.compile
     device: str | None = None  # a word of its name, or "cpu"; None: the one that trains
 

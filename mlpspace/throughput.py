@@ -12,7 +12,7 @@ from torch import nn
 
 from mlpspace import nvml
 from mlpspace.calibration import Calibration, calibrated
-from mlpspace.device import describe, dtype_of, key, synchronize, training_precision
+from mlpspace.device import describe, dtype_of, key, synchronize, usual_precision
 from mlpspace.energy import ENERGY_PROTOCOL, energy_per_image
 from mlpspace.fingerprint import fingerprint
 from mlpspace.measurement import COMPILED, DISTURBED, Measurement
@@ -73,7 +73,7 @@ def measure_throughput(
     Raises:
         UserError: torch.compile is asked for and does not work here.
     """
-    precision = deployment.precision or training_precision(device)
+    precision = deployment.precision or usual_precision(device)
     dtype = dtype_of(precision)
     calibration = calibration or calibrated(device, resolution, deployment, quiet)
     with quiet.busy():

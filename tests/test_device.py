@@ -73,17 +73,26 @@ def test_a_containers_quota_limits_the_cores(quota: str, found: int, cpuinfo: Pa
 
 
 @pytest.mark.parametrize(
-    ("flags", "found"),
-    [("fpu sse", "fp32"), ("avx512f avx512_bf16", "fp32"), ("avx512f avx512_bf16 amx_bf16 amx_tile", "bf16")],
+    ("vendor", "flags", "trains", "used"),
+    [
+        ("GenuineIntel", "fpu sse", "fp32", "fp32"),
+        ("GenuineIntel", "avx512f avx512_bf16", "fp32", "fp32"),
+        ("GenuineIntel", "avx512f avx512_bf16 amx_bf16 amx_tile", "bf16", "bf16"),
+        ("AuthenticAMD", "fpu sse avx512f", "fp32", "fp32"),
+        ("AuthenticAMD", "avx512f avx512_bf16", "bf16", "fp32"),
+    ],
 )
-def test_a_cpu_trains_in_bf16_with_amx_alone(flags: str, found: str, cpuinfo: Path) -> None:
-    cpuinfo.write_text(f"flags\t\t: {flags}\n")
-    assert device.training_precision(CPU) == found
+def test_a_cpu_trains_in_bf16_where_that_was_seen_to_be_faster(
+    vendor: str, flags: str, trains: str, used: str, cpuinfo: Path
+) -> None:
+    cpuinfo.write_text(f"vendor_id\t: {vendor}\nflags\t\t: {flags}\n")
+    assert device.training_precision(CPU) == trains
+    assert device.usual_precision(CPU) == used
 
 
 def test_a_machine_without_cpuinfo_trains_in_fp32(cpuinfo: Path) -> None:
     assert not cpuinfo.exists()
-    assert device.training_precision(CPU) == "fp32"
+    assert device.training_precision(CPU) == device.usual_precision(CPU) == "fp32"
     assert device.describe(CPU).endswith(", 8 cores")
 
 
@@ -92,7 +101,8 @@ def test_a_gpu_trains_in_bf16_from_ampere_on(
     capability: tuple[int, int], found: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
-    assert device.training_precision(torch.device("cuda", 0)) == found
+    gpu = torch.device("cuda", 0)
+    assert device.training_precision(gpu) == device.usual_precision(gpu) == found
 
 
 @pytest.mark.gpu

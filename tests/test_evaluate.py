@@ -323,8 +323,8 @@ def test_every_mixer_is_measured_and_trained_in_bf16(
     mixer: TokenMixer, norm: str, events: Callable[..., Generator[Event, None, None]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As on a GPU; a CPU without the instructions emulates it."""
-    for module in ("proxy", "throughput"):
-        monkeypatch.setattr(f"mlpspace.{module}.training_precision", lambda device: "bf16")
+    monkeypatch.setattr("mlpspace.proxy.training_precision", lambda device: "bf16")
+    monkeypatch.setattr("mlpspace.throughput.usual_precision", lambda device: "bf16")
     stage = Stage(depth=1, width=8, token_mixer=mixer, norm=norm, layer_scale=0.1)
     told = list(
         events(dataclasses.replace(ASSIGNMENT, architecture=Architecture(stem=Patches(patch=4), stages=(stage,))))

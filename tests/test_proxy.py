@@ -31,8 +31,10 @@ PLAIN = Recipe(batch=32, lr=1e-2, augmentation=Augmentation(shift=0, flip="never
 
 
 @pytest.fixture(autouse=True)
-def one_thread() -> None:
+def one_thread_in_fp32(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever CPU it is: what holds to so many digits does not in bf16."""
     torch.set_num_threads(1)
+    monkeypatch.setattr("mlpspace.proxy.training_precision", lambda device: "fp32")
 
 
 def halves(images: int = 320, validation: int = 80, seed: int = 0) -> Dataset:

@@ -45,6 +45,7 @@ class Replayed:
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every change is tried after two steps and, whatever the clock says, kept."""
     torch.set_num_threads(1)
+    monkeypatch.setattr("mlpspace.proxy.training_precision", lambda device: "fp32")  # on whatever CPU
     monkeypatch.setattr(Replayed, "calls", 0)
     monkeypatch.setattr("mlpspace.proxy.EXPERIENCE", Experience())
     monkeypatch.setattr(step_ways, "ENOUGH_S", 0.0)
