@@ -12,7 +12,7 @@ from hand_made import an_assignment
 from mlpspace import evaluate as evaluating
 from mlpspace import fresh_measurement
 from mlpspace.architecture import Architecture, Mlp, Patches, Stage
-from mlpspace.calibration import Calibration, calibrated
+from mlpspace.calibration import Calibration
 from mlpspace.engines.worker import Worker
 from mlpspace.errors import DeviceLost, UserError
 from mlpspace.fork_server import ForkServer
@@ -39,6 +39,7 @@ ASKED = Asked(
     device=torch.device("cpu"),
     patience_s=0.0,
 )
+KNOWN = Calibration(reference=1000.0, error=0.0, spread=0.01, freedom=4.0, processes=1)
 
 
 @pytest.fixture
@@ -47,13 +48,21 @@ def quiet(tmp_path: Path) -> QuietDevice:
 
 
 @pytest.mark.slow
-def test_a_fork_and_a_fresh_process_tell_what_this_one_would(quiet: QuietDevice) -> None:
+def test_a_fork_and_a_fresh_process_tell_what_this_one_would(
+    quiet: QuietDevice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fresh_measurement, "calibrated", lambda *_: KNOWN)
     here = measure_throughput(
-        deployed(NETWORK, 32), resolution=32, deployment=Deployment(8), device=ASKED.device, quiet=quiet, patience_s=0.0
+        deployed(NETWORK, 32),
+        resolution=32,
+        deployment=Deployment(8),
+        device=ASKED.device,
+        quiet=quiet,
+        calibration=KNOWN,
+        patience_s=0.0,
     )
     forked = measured_by_a_fork(ASKED, quiet)
     assert [each.metric for each in forked] == [each.metric for each in here]
-    scale = calibrated(ASKED.device, 32, ASKED.deployment, quiet).reference
     again = measured_by_a_fresh_process(ASKED, quiet)
     given_way = measured_while_others_give_way(ASKED, quiet)
     assert [each.metric for each in given_way] == [each.metric for each in here]
@@ -61,7 +70,7 @@ def test_a_fork_and_a_fresh_process_tell_what_this_one_would(quiet: QuietDevice)
         for fact in ("metric", "device", "batch", "precision", "threads", "runtime"):
             assert getattr(one, fact) == getattr(here[0], fact), fact
         assert 0 < one.low <= one.value <= one.high
-    assert forked[0].reference == scale
+    assert here[0].reference == forked[0].reference == given_way[0].reference == KNOWN.reference
     deeper = dataclasses.replace(NETWORK, stages=(dataclasses.replace(NETWORK.stages[0], depth=64),))
     slow, _ = measured_by_a_fork(dataclasses.replace(ASKED, architecture=deeper), quiet)
     assert slow.value < forked[0].value  # it is this network that was measured, whatever the machine does meanwhile
@@ -72,8 +81,7 @@ def test_a_fork_and_a_fresh_process_tell_what_this_one_would(quiet: QuietDevice)
 def test_a_network_that_does_not_fit_into_memory_is_told_as_its_own_failure(
     quiet: QuietDevice, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    known = Calibration(reference=1000.0, error=0.0, spread=0.01, freedom=4.0, processes=1)
-    monkeypatch.setattr(fresh_measurement, "calibrated", lambda *_: known)
+    monkeypatch.setattr(fresh_measurement, "calibrated", lambda *_: KNOWN)
     large = dataclasses.replace(ASKED, deployment=Deployment(10**9))
     for measure in (measured_by_a_fork, measured_while_others_give_way):
         with pytest.raises(NotMeasured) as told:

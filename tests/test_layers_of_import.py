@@ -54,7 +54,7 @@ ROWS = (
 MAY_IMPORT = {
     "ray": (
         *("engines.ray_tune", "engines.ray_worker", "engines.ray_files", "engines.ray_mended", "engines.ray_alive"),
-        *("engines.ray_measuring", "engines.ray_sharing"),
+        *("engines.ray_measuring", "engines.ray_sharing", "engines.ray_cluster"),
     ),
     "torch": (
         *("nets", "counts", "proof", "weights", "comparators"),

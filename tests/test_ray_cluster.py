@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from stubs import Session, evaluate
 
-from mlpspace.engines import ray_files, ray_tune
+from mlpspace.engines import ray_cluster, ray_files, ray_tune
 from mlpspace.errors import DataError, UserError
 from mlpspace.measurement import Assignment, Event, Progress
 from mlpspace.study import Study
@@ -98,7 +98,7 @@ def test_a_node_without_the_dataset_is_set_aside_with_one_word_and_the_others_go
     cloudpickle.register_pickle_by_value(sys.modules[__name__])
     notes: list[str] = []
     wanted = ray_tune.Wanted(address=address, device="cpu")
-    with ray_tune._cluster(wanted), Session(tmp_path / "run1", trials=12) as search:
+    with ray_cluster.cluster(wanted), Session(tmp_path / "run1", trials=12) as search:
         here = ray.get_runtime_context().get_node_id()
         (bad,) = (node["NodeID"] for node in ray.nodes() if node["NodeID"] != here)
         make = functools.partial(_unfit_at, bad, tmp_path)
@@ -143,7 +143,7 @@ def test_a_dataset_comes_to_a_node_that_does_not_have_it(tmp_path, address, monk
     (root / "plain text" / "train.parquet").write_bytes(bytes(range(256)) * 1000)
     (root / "empty").touch()
     monkeypatch.setattr(ray_files, "PIECE_BYTES", 100_000)
-    with ray_tune._cluster(ray_tune.Wanted(address=address, device="cpu")):
+    with ray_cluster.cluster(ray_tune.Wanted(address=address, device="cpu")):
         offered = ray_files.offer(str(root))
         assert offered.here(str(root)) == str(root)  # it is here
         elsewhere = dataclasses.replace(offered, root="/not/here/cifar10")
@@ -159,7 +159,7 @@ def test_a_dataset_comes_to_a_node_that_does_not_have_it(tmp_path, address, monk
 
 
 def test_the_workers_of_a_cluster_run_the_code_of_the_driver(address):
-    with ray_tune._cluster(ray_tune.Wanted(address=address, device="cpu")):
+    with ray_cluster.cluster(ray_tune.Wanted(address=address, device="cpu")):
         import ray
 
         @ray.remote
@@ -178,7 +178,7 @@ def test_without_an_address_no_cluster_is_joined_that_happens_to_run(address, mo
     monkeypatch.setenv("RAY_ADDRESS", address)
     import ray
 
-    with ray_tune._cluster(ray_tune.Wanted(device="cpu")):
+    with ray_cluster.cluster(ray_tune.Wanted(device="cpu")):
         assert len(ray.nodes()) == 1
-    with ray_tune._cluster(ray_tune.Wanted(address=address, device="cpu")):
+    with ray_cluster.cluster(ray_tune.Wanted(address=address, device="cpu")):
         assert len(ray.nodes()) == 2

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 from stubs import SPACE, Session, evaluate, measurement
 
-from mlpspace.engines import inline, ray_tune
+from mlpspace.engines import inline, ray_cluster, ray_tune
 from mlpspace.errors import DataError
 from mlpspace.measurement import Assignment, Event, Progress
 from mlpspace.study import Study
@@ -23,7 +23,7 @@ WANTED = ray_tune.Wanted(workers=2, device="cpu")
 @pytest.fixture(scope="module", autouse=True)
 def _one_ray() -> Iterator[None]:
     """Ray starts once for all tests here, with two workers' worth of CPUs."""
-    with ray_tune._cluster(WANTED):
+    with ray_cluster.cluster(WANTED):
         yield
 
 

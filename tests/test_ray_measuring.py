@@ -14,7 +14,7 @@ from own_process import skip_beside_other_clusters
 from stubs import SPACE, Session, evaluate
 
 from mlpspace.deploy_device import DeviceMissing, Devices
-from mlpspace.engines import ray_tune
+from mlpspace.engines import ray_cluster, ray_tune
 from mlpspace.engines.ray_measuring import Measuring
 from mlpspace.engines.resources import plan
 from mlpspace.measurement import Assignment, Event
@@ -43,7 +43,7 @@ def address(request: pytest.FixtureRequest) -> Iterator[str]:
         try:
             cluster.add_node(num_cpus=1)
             cluster.wait_for_nodes()
-            with ray_tune._cluster(ray_tune.Wanted(address=cluster.address, device="cpu")):
+            with ray_cluster.cluster(ray_tune.Wanted(address=cluster.address, device="cpu")):
                 yield cluster.address
         finally:
             ray.shutdown()

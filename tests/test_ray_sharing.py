@@ -15,7 +15,7 @@ import pytest
 from own_process import skip_beside_other_clusters
 from stubs import Session, evaluate
 
-from mlpspace.engines import ray_sharing, ray_tune
+from mlpspace.engines import ray_cluster, ray_sharing, ray_tune
 from mlpspace.engines.ray_sharing import FEWEST, SHORT_S, cores_for_a_gpu, settled
 from mlpspace.engines.resources import Wanted
 from mlpspace.measurement import Assignment, Event
@@ -33,17 +33,13 @@ ENOUGH = FEWEST * GPUS
 def _one_ray(request: pytest.FixtureRequest) -> Iterator[None]:
     """Four cores and two GPUs, as far as Ray knows."""
     skip_beside_other_clusters(request)
-    import ray
     import stubs
     from ray import cloudpickle
 
     cloudpickle.register_pickle_by_value(stubs)  # workers do not have the tests on their path
     cloudpickle.register_pickle_by_value(sys.modules[__name__])
-    # a store of a third of the memory would only be in the way
-    small = {"include_dashboard": False, "object_store_memory": 256 * 2**20, "log_to_driver": False}
-    ray.init(address="local", num_cpus=4, num_gpus=GPUS, **small)
-    yield
-    ray.shutdown()
+    with ray_cluster.cluster(Wanted(), num_cpus=4, num_gpus=GPUS):
+        yield
 
 
 @functools.cache

@@ -16,21 +16,13 @@ worker's share of the node, and our trials are given to others.
 from __future__ import annotations
 
 import dataclasses
-import fcntl
 import functools
 import logging
 import math
 import os
-import shlex
-import shutil
 import signal
-import socket
-import sys
-import tempfile
 import time
-import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,15 +47,15 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from mlpspace.ahead import Ahead
 from mlpspace.deploy_device import Devices, devices_here
 from mlpspace.engines.ray_alive import watched
+from mlpspace.engines.ray_cluster import cluster, scratch
 from mlpspace.engines.ray_files import Files, offer
 from mlpspace.engines.ray_measuring import Measuring
-from mlpspace.engines.ray_mended import mend, own_signals
+from mlpspace.engines.ray_mended import mend
 from mlpspace.engines.ray_sharing import Find, settled
 from mlpspace.engines.ray_worker import RayWorker, Work
-from mlpspace.engines.resources import EngineError, Wanted, plan, widened
+from mlpspace.engines.resources import Wanted, plan, widened
 from mlpspace.errors import UserError
 from mlpspace.measurement import Evaluate
-from mlpspace.quiet import node_folder
 from mlpspace.search import Search
 from mlpspace.sharing import Trials
 from mlpspace.wall_time import PROCESS, Tallies, spent
@@ -356,7 +348,7 @@ def run(
         logging.getLogger(name).setLevel(logging.CRITICAL)
     mend()
     # Tune has one thread for what all workers say, so the sampler thinks in another
-    with _cluster(wanted), watched(wanted.address, note), _scratch() as folder, Ahead() as search.ahead:
+    with cluster(wanted), watched(wanted.address, note), scratch() as folder, Ahead() as search.ahead:
         tallies = tallies or Tallies(lambda told: None, dict)
         if trials is not None:
             wanted = settled(wanted, search, trials, interrupted=interrupted, note=note, find=find)
@@ -407,75 +399,3 @@ def _worker_events(device: str, threads: int, files: Files | None, measures_on: 
 
     here = (lambda path: path) if files is None else files.here
     return Worker(device, threads, here=here, measures_on=measures_on).events
-
-
-@contextmanager
-def _cluster(wanted: Wanted) -> Iterator[None]:
-    already = ray.is_initialized()
-    if not already:
-        options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-        if wanted.address is None:
-            # assignments and events are small: a store of a third of the memory would only be in the way
-            # "local": without it Ray joins whatever cluster runs here already
-            options |= {"address": "local", "include_dashboard": False, "object_store_memory": 256 * 2**20}
-        else:
-            options["address"] = wanted.address
-            # the nodes need what mlpspace needs, but not mlpspace: they get the one that runs here
-            options["runtime_env"] = {"py_modules": [str(Path(__file__).parents[1])]}
-        if " " in sys.executable:  # Ray pastes it into a shell's line as it is, and then waits without end
-            options.setdefault("runtime_env", {})["py_executable"] = shlex.quote(sys.executable)
-        _knock(wanted)
-        try:
-            with warnings.catch_warnings(), own_signals():
-                warnings.simplefilter("ignore")
-                ray.init(**options)
-        except (ConnectionError, ValueError, RuntimeError) as error:
-            raise _unreachable(wanted, str(error).splitlines()[0]) from None
-    try:
-        yield
-    finally:
-        if not already:
-            ray.shutdown()
-
-
-def _knock(wanted: Wanted) -> None:
-    """Is anybody there? Ray itself tries for minutes."""
-    host, colon, port = (wanted.address or "").rpartition(":")
-    if not (colon and host and port.isdigit()) or "/" in host:
-        return
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
-    except OSError as error:
-        raise _unreachable(wanted, error.strerror or str(error)) from None
-
-
-def _unreachable(wanted: Wanted, why: str) -> EngineError:
-    text = f"Ray cannot be reached at {wanted.address or 'this machine'}: {why}."
-    text += "\n  To start a cluster: ray start --head, then --address auto on that machine."
-    if wanted.address is not None:
-        text += "\n  One that asks for a token: export RAY_AUTH_MODE=token, and have its ~/.ray/auth_token here too."
-    return EngineError(text)
-
-
-@contextmanager
-def _scratch() -> Iterator[Path]:
-    """A folder for what Tune insists on writing; nothing in it is needed again. Those of dead drivers are cleared away:
-    a driver's lock on its own ends with it, however it ends.
-    """
-    place = node_folder() / "tune"
-    place.mkdir(exist_ok=True)
-    for left in place.glob("*.lock"):
-        with suppress(OSError), left.open("rb") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(left.with_suffix(""), ignore_errors=True)
-            left.unlink()
-    descriptor, name = tempfile.mkstemp(suffix=".lock", dir=place)
-    with os.fdopen(descriptor) as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        folder = Path(name).with_suffix("")
-        folder.mkdir()
-        try:
-            yield folder
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-            Path(name).unlink(missing_ok=True)
