@@ -20,6 +20,8 @@ from mlpspace.ledger_tables import VERSION, refuse_newer, tables
 
 T = TypeVar("T")
 
+BUSY_S = 30.0  # that a lock of somebody else's is waited for
+
 
 class SqliteFile:
     """A study's tables in `path`; see `storage.Storage`."""
@@ -227,7 +229,7 @@ _STRANGE = """
 def _set_pragmas(connection: sqlite3.Connection) -> None:
     """Readers never wait for the writer, and the file survives any kill of the process. Neither holds on a network file
     system, where WAL does not work."""
-    for pragma in ("trusted_schema=OFF", "journal_mode=WAL", "busy_timeout=30000", "foreign_keys=ON"):
+    for pragma in ("trusted_schema=OFF", "journal_mode=WAL", f"busy_timeout={1000 * BUSY_S:.0f}", "foreign_keys=ON"):
         connection.execute(f"PRAGMA {pragma}")
 
 
@@ -267,7 +269,7 @@ def _reader(database: Path, *, at_work: bool) -> Iterator[sa.Connection]:
 
     def connect() -> sqlite3.Connection:
         mode = "mode=ro" if at_work else "mode=ro&immutable=1"
-        connection = sqlite3.connect(f"{database.resolve().as_uri()}?{mode}", uri=True, timeout=30)
+        connection = sqlite3.connect(f"{database.resolve().as_uri()}?{mode}", uri=True, timeout=BUSY_S)
         connection.isolation_level = None
         connection.execute("PRAGMA trusted_schema=OFF")
         return connection

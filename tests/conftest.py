@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from mlpspace import timing
+
 if TYPE_CHECKING:
     from postgres_server import Server
 
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
 
 
 os.environ.setdefault("MLPSPACE_CALIBRATION", "1")  # in the process at hand: five fresh ones would take 15 s
+timing.OTHERS_PATIENCE_S = 1.0  # before others import it: tests run side by side, so no CPU is ever left alone
 
 
 @pytest.fixture(scope="session")

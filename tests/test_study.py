@@ -19,6 +19,7 @@ import pytest
 import sqlalchemy as sa
 from hand_made import COUNTS, an_assignment, measured
 
+from mlpspace import sqlite_file
 from mlpspace.address import Address
 from mlpspace.errors import StudyError
 from mlpspace.measurement import Progress
@@ -409,12 +410,11 @@ def test_a_record_of_a_trial_that_was_never_begun_is_our_bug(study: Study) -> No
             writer.finish(5, "complete")
 
 
-def test_a_study_that_cannot_be_written_to_says_so(in_a_file: Study) -> None:
+def test_a_study_that_cannot_be_written_to_says_so(in_a_file: Study, monkeypatch: pytest.MonkeyPatch) -> None:
     study = in_a_file
+    monkeypatch.setattr(sqlite_file, "BUSY_S", 0.001)
     with study.writing("") as writer:
         begin(writer, 0)
-        with writer.transactions.engine.begin() as connection:
-            connection.exec_driver_sql("pragma busy_timeout=1")  # instead of half a minute
         other = sqlite3.connect(study.database, isolation_level=None)
         other.execute("begin immediate")
         with pytest.raises(StudyError, match=r"cannot be written to \(database is locked\)"):
