@@ -30,8 +30,8 @@ from mlpspace.memory import memory_kept
 from mlpspace.objectives import Deployment
 from mlpspace.quiet import QuietDevice
 from mlpspace.reference import deployed, probe_architectures, random_images, reference_network
-from mlpspace.runtime import fastest
-from mlpspace.timing import LESS_PATIENCE_S, all_cores, in_turns
+from mlpspace.runtime import fastest, selected
+from mlpspace.timing import LESS_PATIENCE_S, all_cores, in_turns, others_compute
 
 PROCESSES = 5  # $MLPSPACE_CALIBRATION says another number; 1: this process alone
 BUDGET_S = 0.5  # of each of a process's timings
@@ -56,7 +56,7 @@ class Calibration:
     spread: float  # standard deviation between processes of a quotient's logarithm, beyond the noise within each
     freedom: float  # degrees of freedom of that
     processes: int
-    undisturbed: bool = True  # False: other programs used the CPU meanwhile; serves for what is disturbed itself
+    undisturbed: bool = True  # False: other programs used the device meanwhile; serves for what is disturbed itself
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,16 +172,22 @@ def _made(
     found: list[Found] = []
     with quiet.alone():
         if processes == 1:
-            found.append(in_this_process(device, resolution, deployment, probes=False))
+            found.append(in_this_process(device, resolution, deployment, quiet.file, probes=False))
         # once disturbed, more of the same would take long and tell nothing of the machine
         while len(found) < processes and all(each.undisturbed for each in found):
-            found.append(_in_a_fresh_process(device, resolution, deployment))
+            found.append(_in_a_fresh_process(device, resolution, deployment, quiet.file))
     calm = [each for each in found if each.undisturbed]
     return combined(calm if len(calm) >= min(processes, ENOUGH) else found[-1:], deployment.batch, device.type)
 
 
-def in_this_process(device: torch.device, resolution: int, deployment: Deployment, *, probes: bool) -> Found:
-    """The reference's speed, and the probes beside it."""
+def in_this_process(
+    device: torch.device, resolution: int, deployment: Deployment, shared: Path, *, probes: bool
+) -> Found:
+    """The reference's speed, and the probes beside it.
+
+    Args:
+        shared: the file that those of ours have open who share the device: see `timing.others_compute`.
+    """
     dtype = dtype_of(deployment.precision or usual_precision(device))
     reference = reference_network(resolution, device, dtype)
     images = random_images(deployment.batch, resolution, device, dtype)
@@ -199,11 +205,12 @@ def in_this_process(device: torch.device, resolution: int, deployment: Deploymen
             undisturbed &= pairs.undisturbed
             if probes:
                 ratios.append(pairs.ratio())
+    undisturbed &= not (device.type == "cuda" and others_compute(device, shared))
     return Found(float(np.median(seconds)), tuple(ratios), undisturbed)
 
 
-def _in_a_fresh_process(device: torch.device, resolution: int, deployment: Deployment) -> Found:
-    told = [str(device), resolution, deployment.batch, deployment.precision]
+def _in_a_fresh_process(device: torch.device, resolution: int, deployment: Deployment, shared: Path) -> Found:
+    told = [str(device), resolution, deployment.batch, deployment.precision, str(shared)]
     try:
         found = ask("mlpspace.calibration", told, timeout_s=PATIENCE_S)
     except FreshProcessError as error:
@@ -215,8 +222,9 @@ def _in_a_fresh_process(device: torch.device, resolution: int, deployment: Deplo
 
 
 def _answer(told: list[Any]) -> dict[str, Any]:
-    device, resolution, batch, precision = told
-    return asdict(in_this_process(torch.device(device), resolution, Deployment(batch, precision), probes=True))
+    device, resolution, batch, precision, shared = torch.device(told[0]), *told[1:]
+    with selected(device):
+        return asdict(in_this_process(device, resolution, Deployment(batch, precision), Path(shared), probes=True))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """Which trials of a study can be compared with each other, by which of their measurements, and why the others cannot.
 
 Two accuracies compare at one rung, with the same epochs, dataset, resolution and protocol; two throughputs on the same
-device, with the same batch, precision, threads and protocol. Where a study holds several kinds, the commonest stands.
+device, with the same batch, precision and protocol, and on a CPU the same threads. Where a study holds several kinds,
+the commonest stands.
 
 Shapes: n trials, R measurements, p trials that take part. A place that is -1 is none.
 """
@@ -32,7 +33,7 @@ _TIMED_ALIKE = {
     "device": "measured on another device",
     "batch": "measured with another batch",
     "precision": "measured in another precision",
-    "threads": "measured with another number of threads",
+    "threads_that_count": "measured with another number of threads",
     "protocol": "throughput measured by another protocol",
 }
 
@@ -192,7 +193,7 @@ def _left_out(
 
 def _difference(found: Record, stands: Kind) -> str:
     if found.disturbed:
-        return "throughput measured while other programs used the CPU"
+        return f"{found.metric} measured while other programs used the {'CPU' if found.on_cpu else 'GPU'}"
     alike = zip(_alike(found.metric).values(), kind_of(found), stands, strict=True)
     return next(words for words, one, other in alike if one != other)
 

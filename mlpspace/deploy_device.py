@@ -6,8 +6,9 @@ by what asks this machine.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -29,10 +30,14 @@ class Devices:
     gpus: tuple[str, ...] = ()
 
     def named(self, word: str) -> list[str]:
-        """Those that `word` may mean: it is "cpu", or a part of the name, whatever its capitals and spaces."""
+        """Those that `word` may mean: it is "cpu", or the name, or else whole words of it, in any capitals and spaces.
+
+        "A10" is no word of an A100's name; all of "RTX 3080" is in that of an RTX 3080 Ti, too.
+        """
         if word.casefold() == "cpu":
             return [self.cpu]
-        return [name for name in dict.fromkeys((*self.gpus, self.cpu)) if _bare(word) in _bare(name)]
+        names = dict.fromkeys((*self.gpus, self.cpu))
+        return [name for name in names if _bare(name) == _bare(word)] or list(filter(_holding(word), names))
 
     def all_have(self, device: str, *, on_gpus: bool) -> bool:
         """Whether each worker of this machine can measure on `device`, a name of it.
@@ -47,6 +52,14 @@ class Devices:
 
 def _bare(name: str) -> str:
     return "".join(name.split()).casefold()
+
+
+def _holding(word: str) -> Callable[[str], object]:
+    """Tells whether a name has `word` in it, and neither a letter nor a digit beside it that goes on with it."""
+    bare = _bare(word)
+    before, after = (r"(?<![^\W_])" * bare[:1].isalnum(), r"(?![^\W_])" * bare[-1:].isalnum())
+    pattern = re.compile(before + r"\s*".join(map(re.escape, bare)) + after)
+    return lambda name: pattern.search(name.casefold())
 
 
 def meant(word: str, machines: Iterable[Devices], others: Iterable[Devices] = ()) -> str:

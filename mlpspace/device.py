@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import platform
 from pathlib import Path
@@ -108,6 +109,20 @@ def synchronize(device: torch.device) -> None:
     """Waits until the device has done what was asked of it; a CPU always has."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+
+
+def side_stream(device: torch.device) -> torch.cuda.Stream:
+    """A GPU's one stream beside the usual one, on which what becomes a CUDA graph is warmed up and captured.
+
+    One for all, as cuBLAS keeps a workspace for each stream that it was ever used on (32 MiB on Hopper) until the
+    process ends.
+    """
+    return _side_stream(torch.cuda.current_device() if device.index is None else device.index)
+
+
+@functools.cache
+def _side_stream(index: int) -> torch.cuda.Stream:
+    return torch.cuda.Stream(torch.device("cuda", index))
 
 
 def _flags() -> set[str]:

@@ -77,6 +77,12 @@ def search(file: str, folder: Path | None, options: Options, *, command: str, wr
     """
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", options.device):
         raise UserError(f'--device "{options.device}" is not known. Known: auto, cpu, cuda, cuda:1 and so on.')
+    _, _, index = options.device.partition(":")
+    if index and options.engine == "ray":
+        raise UserError(
+            f'--device "{options.device}": Ray says which worker has which GPU, and to each its own is cuda:0. Type '
+            f"export CUDA_VISIBLE_DEVICES={index} and search with --device cuda, or with --engine inline."
+        )
     space = load_space(file)
     if options.sampler is not None:
         check_sampler(options.sampler)

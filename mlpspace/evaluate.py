@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Generator, Mapping
-from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
@@ -30,6 +29,7 @@ from mlpspace.objectives import METRICS
 from mlpspace.processes import others_share
 from mlpspace.proxy import train
 from mlpspace.quiet import QuietDevice
+from mlpspace.runtime import selected
 from mlpspace.throughput import measure_throughput
 from mlpspace.timing import OTHERS_PATIENCE_S
 from mlpspace.wall_time import spent
@@ -47,6 +47,7 @@ def evaluate(
     afresh: bool = False,
     require: Mapping[str, tuple[float, float]] = {},
     patience_s: float = OTHERS_PATIENCE_S,
+    shared: bool = False,
 ) -> Generator[Event, None, None]:
     """Build the network, check its counts, measure it, train it; tell each thing as soon as it is known.
 
@@ -68,6 +69,7 @@ def evaluate(
             percent slower: which memory it gets hangs on what was freed.
         patience_s: seconds that a throughput measurement waits for other programs to leave the CPU alone.
         require: closed bounds on "throughput" and "peak_memory_mb"; a network outside one is not trained.
+        shared: other workers use `device` too; see `train`.
     """
     try:
         yield from _evaluate(
@@ -79,6 +81,7 @@ def evaluate(
             afresh=afresh,
             require=require,
             patience_s=patience_s,
+            shared=shared,
         )
         return
     except UserError:  # images cannot be read, or the clock cannot be calibrated: nothing that the network did
@@ -88,6 +91,8 @@ def evaluate(
         if failure.reason == "error" and isinstance(error, torch.AcceleratorError):  # an illegal access, a lost card
             raise DeviceLost(f"{device} fails: {str(error).splitlines()[0]}") from error
     finally:
+        if device.type == "cuda":
+            gc.collect()  # the first optimizer of a process, by its imports, is in a circle with what made it
         free(device)
         free(measured_on or device)
     # only here: the error with its frames, and the network in them, is gone by now
@@ -114,6 +119,7 @@ def _evaluate(
     afresh: bool,
     require: Mapping[str, tuple[float, float]],
     patience_s: float,
+    shared: bool,
 ) -> Generator[Event, None, None]:
     if assignment.remeasure:
         yield from _measured_again(assignment, measured_on, quiet, patience_s)
@@ -163,6 +169,7 @@ def _evaluate(
             state=assignment.state,
             timeout_s=assignment.timeout_s,
             checkpoint_s=assignment.checkpoint_s,
+            shared=shared,
         )
 
 
@@ -174,7 +181,7 @@ def _measured(
     with quiet.busy():
         deployed = deploy(network.eval())
     try:
-        with _current(device):
+        with selected(device):
             return measure_throughput(
                 deployed,
                 resolution=assignment.resolution,
@@ -222,11 +229,6 @@ def _asked(assignment: Assignment, device: torch.device, patience_s: float) -> A
         device=device,
         patience_s=patience_s,
     )
-
-
-def _current(device: torch.device) -> AbstractContextManager[object]:
-    """Within it a GPU is the one that takes whatever is asked without naming a device, such as a CUDA graph."""
-    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 
 def _broken(measurement: Measurement, low: float, high: float) -> str | None:

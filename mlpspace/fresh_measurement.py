@@ -27,6 +27,7 @@ from mlpspace.measurement import Failure, Measurement
 from mlpspace.objectives import Deployment
 from mlpspace.quiet import QuietDevice
 from mlpspace.reference import deployed
+from mlpspace.runtime import selected
 from mlpspace.throughput import measure_throughput
 
 PATIENCE_S = 600.0
@@ -73,17 +74,14 @@ def measured_by_a_fork(asked: Asked, quiet: QuietDevice) -> tuple[Measurement, .
         DeviceLost: processes that measure do not start here, or die: as if this one had died.
         UserError: nothing can be measured here.
     """
-    told = asked.to_json()
-    told["calibration"] = dataclasses.asdict(calibrated(asked.device, asked.resolution, asked.deployment, quiet))
+    told = _with_calibration(asked, quiet)
     died = ""
     for _ in range(TRIES):
         try:
             with quiet.busy():
                 _forks.start()
             with quiet.alone():
-                return _taken(_in_a_folder(told, lambda told: _forks.ask(told, timeout_s=PATIENCE_S)))
-        except NoAnswer as error:
-            raise NotMeasured(Failure("error", f"the process that measures it gave {error}")) from error
+                return _taken(_in_a_folder(told, quiet, _by_a_fork))
         except FreshProcessError as error:
             died = str(error)
     raise DeviceLost(
@@ -97,10 +95,14 @@ def measured_by_a_fresh_process(asked: Asked, quiet: QuietDevice) -> Measurement
     forks begins at the same addresses.
 
     Raises:
-        FreshProcessError: the process failed.
+        FreshProcessError: the process failed, or one of those that calibrate the machine.
     """
+    try:
+        told = _with_calibration(asked, quiet)
+    except UserError as error:
+        raise FreshProcessError(str(error)) from error
     with quiet.alone():
-        found = _in_a_folder(asked.to_json(), _by_a_fresh_process)
+        found = _in_a_folder(told, quiet, _by_a_fresh_process)
     if "measurements" not in found:
         raise FreshProcessError(found.get("wrong") or found["failure"]["detail"])
     return Measurement(**found["measurements"][0])
@@ -115,23 +117,37 @@ def measured_while_others_give_way(asked: Asked, quiet: QuietDevice) -> tuple[Me
         NotMeasured: it does not fit even so, or its process ends.
         UserError: nothing can be measured here.
     """
-    told = asked.to_json()
-    told["calibration"] = dataclasses.asdict(calibrated(asked.device, asked.resolution, asked.deployment, quiet))
+    told = _with_calibration(asked, quiet)
     try:
         with quiet.short_of_memory(), quiet.alone():
-            return _taken(_in_a_folder(told, _by_a_fresh_process))
+            return _taken(_in_a_folder(told, quiet, _by_a_fresh_process))
     except FreshProcessError as error:
         raise NotMeasured(Failure("error", f"the process that was to measure it failed: {error}")) from error
+
+
+def _with_calibration(asked: Asked, quiet: QuietDevice) -> dict[str, Any]:
+    """What is asked, with what is known of the machine. Before the device is taken alone: whoever calibrates holds the
+    lock of that and waits for the device, so that the two would wait for each other.
+    """
+    known = calibrated(asked.device, asked.resolution, asked.deployment, quiet)
+    return asked.to_json() | {"calibration": dataclasses.asdict(known)}
+
+
+def _by_a_fork(told: dict[str, Any]) -> Any:
+    try:
+        return _forks.ask(told, timeout_s=PATIENCE_S)
+    except NoAnswer as error:
+        raise NotMeasured(Failure("error", f"the process that measures it gave {error}")) from error
 
 
 def _by_a_fresh_process(told: dict[str, Any]) -> Any:
     return ask("mlpspace.fresh_measurement", told, timeout_s=PATIENCE_S)
 
 
-def _in_a_folder(told: dict[str, Any], ask: Callable[[dict[str, Any]], Any]) -> Any:
+def _in_a_folder(told: dict[str, Any], quiet: QuietDevice, ask: Callable[[dict[str, Any]], Any]) -> Any:
     """What is answered by a process that has a folder of its own, which is gone then, however that process ends."""
     with tempfile.TemporaryDirectory() as folder:
-        return ask(told | {"folder": folder})
+        return ask(told | {"folder": folder, "shared": str(quiet.file)})
 
 
 def _taken(found: dict[str, Any]) -> tuple[Measurement, ...]:
@@ -153,18 +169,27 @@ def measure(told: dict[str, Any]) -> dict[str, Any]:
         return {"failure": dataclasses.asdict(failure_of(error))}
 
 
+class _QuietAlready(QuietDevice):
+    """The right to a device that the one who asked keeps quiet, and has taken the locks of: these are nobody else's."""
+
+    def __init__(self, folder: Path, shared: Path) -> None:
+        super().__init__("asked", folder)
+        self.file = shared  # by which it knows those of ours who have paused
+
+
 def _measured(told: dict[str, Any]) -> tuple[Measurement, ...]:
+    device = torch.device(told["device"])
     network = deployed(Architecture.from_json(told["architecture"]), told["resolution"], told["classes"])
-    return measure_throughput(
-        network,
-        resolution=told["resolution"],
-        deployment=Deployment(**told["deployment"]),
-        device=torch.device(told["device"]),
-        # who asked keeps the device quiet, and has taken the locks of it
-        quiet=QuietDevice("asked", Path(told["folder"])),
-        calibration=Calibration(**told["calibration"]) if "calibration" in told else None,
-        patience_s=told["patience_s"],
-    )
+    with selected(device):
+        return measure_throughput(
+            network,
+            resolution=told["resolution"],
+            deployment=Deployment(**told["deployment"]),
+            device=device,
+            quiet=_QuietAlready(Path(told["folder"]), Path(told["shared"])),
+            calibration=Calibration(**told["calibration"]),
+            patience_s=told["patience_s"],
+        )
 
 
 if __name__ == "__main__":

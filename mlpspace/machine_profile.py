@@ -21,6 +21,7 @@ from mlpspace.nets import build, deploy
 from mlpspace.objectives import Deployment
 from mlpspace.peak_memory import peak_bytes
 from mlpspace.quiet import QuietDevice
+from mlpspace.runtime import selected
 from mlpspace.subjects import Subject
 from mlpspace.throughput import measure_throughput
 from mlpspace.timing import LESS_PATIENCE_S, OTHERS_PATIENCE_S
@@ -45,7 +46,7 @@ class Row:
 
     @property
     def disturbed(self) -> bool:
-        """Whether other programs used the CPU in every round: the throughput tells of them, too."""
+        """Whether other programs used the device in every round: the throughput tells of them, too."""
         return bool(self.measured) and all(speed.disturbed for speed, _ in self.measured)
 
     @property
@@ -113,7 +114,7 @@ def _counted(subject: Subject, batch: int, device: torch.device, precision: str)
         batch=batch,
         precision=precision,
         device=describe(device),
-        threads=cores() if device.type == "cpu" else torch.get_num_threads(),
+        threads=cores() if device.type == "cpu" else 1,
     )
 
 
@@ -124,7 +125,8 @@ def _measured(
     try:
         with quiet.busy():
             lacking = _lacking(row) if device.type == "cpu" else None
-        return Failure("out of memory", lacking) if lacking else _throughput(row, device, quiet, patience_s)
+        with selected(device):
+            return Failure("out of memory", lacking) if lacking else _throughput(row, device, quiet, patience_s)
     except Exception as error:
         failure = failure_of(error)
     finally:  # the error with its frames, and the network in them, is gone by now

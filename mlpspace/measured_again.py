@@ -11,25 +11,32 @@ import math
 from collections.abc import Mapping, Sequence
 
 from mlpspace.measurement import Measurement
+from mlpspace.references import timed_alike
 
+Z95 = 1.959964  # of a normal distribution, 95 % lie within so many standard deviations
 MOST = 5  # measurements of one network; two that are still not apart then are equally fast for any purpose
 
 
 def due(front: Sequence[int], measured: Mapping[int, Sequence[Measurement]]) -> int | None:
     """The network that is to be measured next, or None: all stand apart, or were measured often enough.
 
-    Of two neighbours in speed whose 95 % intervals overlap, the one that was measured less often.
+    Of two neighbours in speed whose 95 % intervals overlap, the one that was measured less often. Neighbours are
+    throughputs that compare: on one device, in one way.
 
     Args:
         front: numbers of the networks on it.
-        measured: number -> its throughputs, all of one kind. Disturbed ones are not waited for.
+        measured: number -> its throughputs, all in one way. Disturbed ones are not waited for.
     """
     known = [number for number in front if measured.get(number) and not measured[number][0].disturbed]
     best = {number: combined(measured[number]) for number in known}
-    by_speed = sorted(known, key=lambda number: (best[number].value, number))
+    ways = {number: timed_alike(best[number]) for number in known}
+    by_speed = [
+        sorted((number for number in known if ways[number] == way), key=lambda number: (best[number].value, number))
+        for way in dict.fromkeys(ways.values())
+    ]
     unsure = [
         number
-        for slower, faster in itertools.pairwise(by_speed)
+        for slower, faster in itertools.chain.from_iterable(map(itertools.pairwise, by_speed))
         if best[slower].high >= best[faster].low
         for number in (slower, faster)
         if len(measured[number]) < MOST
@@ -40,16 +47,20 @@ def due(front: Sequence[int], measured: Mapping[int, Sequence[Measurement]]) -> 
 def combined(measurements: Sequence[Measurement]) -> Measurement:
     """Several measurements of one network, each from a process of its own, as one.
 
-    The mean of the logarithms, each weighted by the inverse of its variance; the interval of such a mean. One that
-    other programs disturbed says nothing beside the others.
+    The mean of the logarithms, each weighted by the inverse of its variance; the interval of such a mean, wider by the
+    Birge ratio where they differ by more than their own intervals allow (Birge, The Calculation of Errors by the Method
+    of Least Squares, Physical Review 40, 207, 1932). One that other programs disturbed says nothing beside the others.
     """
     calm = [each for each in measurements if not each.disturbed] or list(measurements[:1])
     if len(calm) == 1:
         return calm[0]
-    weights = [math.log(each.high / each.low) ** -2 for each in calm]
+    logs = [math.log(each.value) for each in calm]
+    weights = [(2 * Z95 / math.log(each.high / each.low)) ** 2 for each in calm]  # a standard error's inverse square
     total = sum(weights)
-    middle = sum(weight * math.log(each.value) for weight, each in zip(weights, calm, strict=True)) / total
-    half = 0.5 * total**-0.5
+    middle = sum(weight * log for weight, log in zip(weights, logs, strict=True)) / total
+    chi_square = sum(weight * (log - middle) ** 2 for weight, log in zip(weights, logs, strict=True))
+    birge = math.sqrt(chi_square / (len(calm) - 1))
+    half = Z95 * total**-0.5 * max(1.0, birge)
     return dataclasses.replace(
         calm[0],
         value=math.exp(middle),

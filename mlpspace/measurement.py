@@ -71,8 +71,18 @@ class Measurement:
 
     @property
     def disturbed(self) -> bool:
-        """Whether other programs used the CPU meanwhile: the value is a lower bound by an unknown factor."""
+        """Whether other programs used the device meanwhile: the value is off by an unknown factor."""
         return self.protocol.endswith(DISTURBED)
+
+    @property
+    def on_cpu(self) -> bool:
+        """Whether its device is a CPU: `device.describe` tells the cores of these, and of nothing else."""
+        return self.device.endswith((" core", " cores"))
+
+    @property
+    def threads_that_count(self) -> int | None:
+        """Those that a speed hangs on; None on a GPU, which one thread feeds, however many its process may have."""
+        return self.threads if self.on_cpu else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

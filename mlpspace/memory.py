@@ -63,22 +63,28 @@ class MicroBatches:
     def run(self, work: Callable[[int], Tensor]) -> Tensor:
         """work(count), done anew with twice the count as often as memory runs out.
 
+        The first time it is done anew as it was, as what filled the memory may have been for the garbage collector, or
+        for a neighbour that had a step of its own: twice the count is for good.
+
         Raises:
             torch.OutOfMemoryError: with the largest count; any other error of `work` as it is.
         """
+        collected = False
         while True:
             try:
                 return work(self.count)
             except Exception as error:
                 if not out_of_memory(error):
                     raise
-                if self.count == self._most:
+                if collected and self.count == self._most:
                     smallest = f"{self.images} at once of a batch of {self._batch}"
                     raise torch.OutOfMemoryError(f"{smallest}: {type(error).__name__}: {error}") from error
-                self.count = min(2 * self.count, self._most)
+                if collected:
+                    self.count = min(2 * self.count, self._most)
             # only here: the error with its frames, and the activations in them, is gone by now
             gc.collect()
             free(self._device)
+            collected = True
 
 
 @contextlib.contextmanager

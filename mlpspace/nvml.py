@@ -69,7 +69,7 @@ def clocks(uuid: str) -> Clocks | None:
 
     def ask(nvml: Any) -> Clocks:
         gpu = _handle(nvml, uuid)
-        if nvml.nvmlDeviceIsMigDeviceHandle(gpu):
+        if _is_slice(nvml, gpu):
             gpu = nvml.nvmlDeviceGetDeviceHandleFromMigDeviceHandle(gpu)
 
         def mhz(call: Callable[[Any, int], int], clock: int) -> int | None:
@@ -129,7 +129,7 @@ def energy_mj(uuid: str) -> int | None:
 
     def ask(nvml: Any) -> int | None:
         gpu = _handle(nvml, uuid)
-        if nvml.nvmlDeviceIsMigDeviceHandle(gpu) or _told(nvml, lambda: nvml.nvmlDeviceGetMigMode(gpu)[0]):
+        if _is_slice(nvml, gpu) or _told(nvml, lambda: nvml.nvmlDeviceGetMigMode(gpu)[0]):
             return None
         return int(nvml.nvmlDeviceGetTotalEnergyConsumption(gpu))
 
@@ -168,6 +168,11 @@ def _handle(nvml: Any, uuid: str) -> Any:
         return nvml.nvmlDeviceGetHandleByUUID(f"GPU-{uuid}")
     except nvml.NVMLError:
         return nvml.nvmlDeviceGetHandleByUUID(f"MIG-{uuid}")
+
+
+def _is_slice(nvml: Any, gpu: Any) -> bool:
+    """Whether it is a MIG slice; a GPU from before those does not know the question."""
+    return bool(_told(nvml, lambda: nvml.nvmlDeviceIsMigDeviceHandle(gpu)))
 
 
 def _words(nvml: Any, reasons: int) -> tuple[str, ...]:

@@ -68,7 +68,7 @@ def _footing(rows: Sequence[Row]) -> list[str]:
         lines.append("top-1: published, ImageNet-1k; how it was trained: mlpspace papers NAME")
     if any(row.disturbed for row in rows):
         names = ", ".join(row.subject.name for row in rows if row.disturbed)
-        lines.append(f"Other programs used the CPU all the while, and slowed these by an unknown factor: {names}")
+        lines.append(f"Other programs used the device all the while, and slowed these by an unknown factor: {names}")
     return lines
 
 

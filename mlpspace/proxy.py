@@ -56,6 +56,7 @@ def train(
     state: bytes | None = None,
     timeout_s: float | None = None,
     checkpoint_s: float = math.inf,
+    shared: bool = False,
 ) -> Generator[Event, None, None]:
     """Train for the last of `epochs`, with the validation accuracy after each epoch and a measurement at each rung.
 
@@ -64,10 +65,11 @@ def train(
     autocast in the device's precision; accuracy in eval mode over the whole validation split. All randomness comes
     from `seed`: on a CPU with the same number of threads the curve is the same again, on a GPU nearly so.
 
-    A batch that does not fit into memory is done again in micro-batches, half as large until they fit and from then on
-    to the end of the training: the same images, augmented once, and the same loss, the mean over the batch. The step is
-    the same but for rounding, unless the network has BatchNorm. Its statistics are then those of micro-batches, its
-    running ones move several times a step (and may count the step that did not fit), and two images are the fewest.
+    A batch that does not fit into memory is done once more, and then in micro-batches, half as large until they fit and
+    from then on to the end of the training: the same images, augmented once, and the same loss, the mean over the
+    batch. The step is the same but for rounding, unless the network has BatchNorm. Its statistics are then those of
+    micro-batches, its running ones move several times a step (and may count what did not fit), and two images are the
+    fewest.
 
     On a GPU steps are recorded as a CUDA graph, or go through torch.compile, where the clock says that it pays before
     the next rung (`step_ways`); the numbers are the same but for rounding. On a CPU they never are.
@@ -84,6 +86,8 @@ def train(
             pauses left out. It is looked at between steps: a step that never returns is not ended by it.
         checkpoint_s: wall time between two checkpoints, about: they come at an epoch's end, and rarer where writing
             one takes longer than a fiftieth of it.
+        shared: others train on `device` too, which leaves torch.compile out: a first compiled step takes half a minute
+            for which the device is held, and who wants to measure on it waits, and with him all the others.
 
     Yields:
         Progress with the accuracy after each epoch, and without it every few seconds. A Measurement of the accuracy
@@ -94,7 +98,7 @@ def train(
     Raises:
         torch.OutOfMemoryError: not even the smallest micro-batch fits; any other error of the network as it is.
     """
-    proxy = _Proxy(network, dataset, recipe=recipe, epochs=epochs[-1], seed=seed, device=device)
+    proxy = _Proxy(network, dataset, recipe=recipe, epochs=epochs[-1], seed=seed, device=device, shared=shared)
     try:
         with memory_kept(device):
             yield from _epochs(proxy, dataset, epochs, quiet, state, timeout_s, checkpoint_s)
@@ -135,7 +139,7 @@ def _epochs(
         proxy.choice.go_on((rung - epoch + 1) * proxy.steps)
         for some in pieces.run(proxy.steps, proxy.step, now):
             losses += some
-            if proxy.choice.took(len(some), pieces.took_s):
+            if proxy.choice.took(len(some), pieces.took_s - proxy.waited()):
                 pieces.size = 1
             if not math.isfinite(sum(some)):
                 wrong = next(i for i, loss in enumerate(losses) if not math.isfinite(loss))
@@ -229,7 +233,15 @@ class _Proxy:
     """A network on its way through the recipe: one step, one batch of the validation split at a time."""
 
     def __init__(
-        self, network: nn.Module, dataset: Dataset, *, recipe: Recipe, epochs: int, seed: int, device: torch.device
+        self,
+        network: nn.Module,
+        dataset: Dataset,
+        *,
+        recipe: Recipe,
+        epochs: int,
+        seed: int,
+        device: torch.device,
+        shared: bool,
     ) -> None:
         images = len(dataset.train_labels)
         self.precision = training_precision(device)
@@ -249,11 +261,14 @@ class _Proxy:
         self._optimizer = optimizer_for(network, recipe)
         self._order = torch.empty(0)
         self._images: Generator[Tensor, None, None] | None = None
+        self._waited_s = 0.0
         norms = any(isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d) for module in network.modules())
         self._training = MicroBatches(self._batch, fewest=2 if norms else 1, device=device)  # one may have no variance
         self._validation = MicroBatches(self._validation_batch, fewest=1, device=device)
         # what others wrote may wait for the device in the middle of a step, which cannot be recorded
         changes = CHANGES.get(device.type, ()) if isinstance(network, Network) else ()
+        if shared:
+            changes = tuple(change for change in changes if change != "compiled")
         size = sum(1 for _ in network.modules())
         self.choice = Choice(steps=self._all_steps, size=size, changes=changes, experience=EXPERIENCE)
         self._step = Step(network, self._optimizer, self._gradients, self._training, self.choice, device)
@@ -271,7 +286,10 @@ class _Proxy:
             self._order = torch.randperm(len(data.train_labels), generator=self._generator, device=self.device)
             self._take(data.train_batches(self._order[: self.steps * self._batch], self._batch))
         rows = self._order[number * self._batch : (number + 1) * self._batch]
-        images = augment(self._next(), recipe.augmentation, data.mirrors, self._generator)
+        asked = time.perf_counter()
+        images = self._next()
+        self._waited_s += time.perf_counter() - asked
+        images = augment(images, recipe.augmentation, data.mirrors, self._generator)
         labels = data.train_labels[rows]
         loss = self._step(images, labels, recipe.lr * one_cycle(self._done, self._all_steps, recipe.warmup))
         self._done += 1
@@ -287,9 +305,18 @@ class _Proxy:
         assert self._images is not None
         return next(self._images)
 
+    def waited(self) -> float:
+        """Seconds since the last call that steps waited for images, as on a slow disk: no way of a step spares them."""
+        waited_s, self._waited_s = self._waited_s, 0.0
+        return waited_s
+
     def close(self) -> None:
-        """Nothing is read ahead any more."""
+        """Nothing is read ahead any more, nor trained: the network's memory is free once nobody else holds it.
+
+        The step holds this proxy, and this proxy the step: a circle that would wait for the garbage collector.
+        """
         self._take(None)
+        self._step.close()
 
     def _gradients(self, forward: Forward, images: Tensor, labels: Tensor, parts: int) -> Tensor:
         """Leaves the gradients of the mean loss over a batch, and gives that loss."""
@@ -341,9 +368,12 @@ class _Proxy:
         return buffer.getvalue()
 
     def weights(self) -> bytes:
-        """The network's weights, as `torch.load` and `load_state_dict` take them."""
+        """The network's weights, as `torch.load` and `load_state_dict` take them, also where there is no GPU."""
         buffer = io.BytesIO()
-        torch.save(self._network.state_dict(), buffer)
+        weights = self._network.state_dict()
+        for name, tensor in weights.items():
+            weights[name] = tensor.cpu()
+        torch.save(weights, buffer)
         return buffer.getvalue()
 
     def restore(self, state: bytes) -> _Past:

@@ -9,9 +9,15 @@ from __future__ import annotations
 import dataclasses
 from typing import TypeVar
 
-from mlpspace.measurement import Measurement
+from mlpspace.measurement import DISTURBED, Measurement
 
 M = TypeVar("M", bound=Measurement)
+
+
+def timed_alike(measured: Measurement) -> tuple[object, ...]:
+    """What two throughputs share that are on one scale; whether other programs disturbed one of them is apart."""
+    protocol = measured.protocol.removesuffix(DISTURBED)
+    return measured.device, measured.batch, measured.precision, measured.threads_that_count, protocol
 
 
 class References:
@@ -24,8 +30,7 @@ class References:
         """The measurement on the study's scale, which the first one sets."""
         if measured.reference is None or measured.disturbed:  # that one's scale is of no use to others
             return measured
-        kind = measured.device, measured.batch, measured.precision, measured.threads, measured.protocol
-        first = self._first.setdefault(kind, measured.reference)
+        first = self._first.setdefault(timed_alike(measured), measured.reference)
         if first == measured.reference:
             return measured
         factor = first / measured.reference

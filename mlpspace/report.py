@@ -169,7 +169,7 @@ def _footing(front: Front, validation_images: int | None) -> list[str]:
         how = f"batch {speed.batch}, {speed.precision}, deployed form{loud}"
         lines.append(f"Throughput: {speed.device}{threads}, {how}")
         if speed.disturbed:
-            lines.append("  Other programs used the CPU during all of these measurements: the throughputs tell of them")
+            lines.append("  Other programs used it during all of these measurements: the throughputs tell of them")
             lines.append("  as much as of the networks. On a quiet machine a new study tells of the networks alone.")
     return lines
 

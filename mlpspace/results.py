@@ -79,7 +79,7 @@ class Running:
 
 
 def is_disturbed(values: Mapping[str, Measurement], objectives: Sequence[Objective]) -> bool:
-    """Whether other programs used the CPU while an objective was measured; what is no objective decides nothing."""
+    """Whether other programs used the device while an objective was measured; what is no objective decides nothing."""
     return any(objective.metric in values and values[objective.metric].disturbed for objective in objectives)
 
 
@@ -95,7 +95,7 @@ class Result:
     reason: str | None
     detail: str | None
     seconds: float  # of work on it in all
-    disturbed: bool = False  # other programs used the CPU while its throughput was measured
+    disturbed: bool = False  # other programs used its device while its throughput was measured
     state: str = "complete"  # or "paused", "stopped", "infeasible"
     rung: int | None = None  # the highest it reached; None: it was not trained
     epochs: int | None = None  # of that rung

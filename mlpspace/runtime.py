@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import nn
 
+from mlpspace.device import side_stream
 from mlpspace.errors import UserError
 from mlpspace.timing import REPEAT_S, timed
 
 WORTH = 0.98  # of the plain pass's seconds: a graph that saves less is not taken
 TRIES = 5  # of each
+RECOVERS = torch.torch_version.TorchVersion(torch.__version__) >= "2.13"  # from a capture that failed
+
+_failed = False  # a capture in this process, that torch did not recover from
 
 
 def compiled(network: nn.Module, images: torch.Tensor, *, simple: nn.Module) -> nn.Module:
@@ -64,28 +69,49 @@ def fastest(network: nn.Module, images: torch.Tensor, device: torch.device) -> t
     several times faster; where kernels are long it makes no difference.
     """
     plain = functools.partial(network, images)
-    graph = _graph(plain, device) if device.type == "cuda" else None
-    if graph is None:
-        return plain, "plain"
-    return (graph, "cuda graph") if _seconds(graph, device) < WORTH * _seconds(plain, device) else (plain, "plain")
+    with selected(device):  # for a capture takes the GPU that is current
+        graph = _graph(plain, device) if device.type == "cuda" and may_capture() else None
+        if graph is None or _seconds(graph, device) >= WORTH * _seconds(plain, device):
+            return plain, "plain"
+    return graph, "cuda graph"
+
+
+def selected(device: torch.device) -> AbstractContextManager[object]:
+    """Within it a GPU is the one that takes whatever is asked without naming a device."""
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
+
+
+def may_capture() -> bool:
+    """Whether a CUDA graph may be captured in this process.
+
+    Not once a capture has failed, before torch 2.13: its allocator then takes that one to be underway until the process
+    ends, and asserts that it is not (pytorch pull request 180395, which 2.12 may have or not). With a later torch the
+    next network is captured as ever, or one odd network would make all that follow it here several times slower.
+    """
+    return not _failed
 
 
 def _graph(forward: Callable[[], object], device: torch.device) -> Callable[[], object] | None:
     """None where a pass cannot be captured, as when it waits for the device."""
-    side = torch.cuda.Stream(device)
-    side.wait_stream(torch.cuda.current_stream(device))
+    global _failed
+    usual, side = torch.cuda.current_stream(device), side_stream(device)
+    side.wait_stream(usual)
     with torch.cuda.stream(side):
         for _ in range(3):  # what the libraries set up on first use cannot be captured
             forward()
-    torch.cuda.current_stream(device).wait_stream(side)
+    usual.wait_stream(side)
     graph = torch.cuda.CUDAGraph()
     try:
-        with torch.cuda.graph(graph, capture_error_mode="thread_local"):  # a reader thread may be at work
+        # a reader thread may be at work
+        with torch.cuda.graph(graph, stream=side, capture_error_mode="thread_local"):
             forward()
     except torch.OutOfMemoryError:
         raise
     except RuntimeError:
+        _failed = not RECOVERS
         return None
+    finally:
+        torch.cuda.set_stream(usual)  # a capture that fails to end leaves its own current
     return graph.replay
 
 

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from mlpspace.memory import MicroBatches, free
+from mlpspace.device import side_stream
+from mlpspace.memory import MicroBatches, free, out_of_memory
 from mlpspace.step_ways import Choice, Way
 from mlpspace.wall_time import spent
 
@@ -49,6 +50,11 @@ class Step:
         # where a recorded step reads it; else a number, as the CPU has always been given
         self._rate = torch.zeros((), device=device) if device.type == "cuda" else None
 
+    def close(self) -> None:
+        """No step follows: lets go of the graph and of who makes the gradients, who may hold this step."""
+        self._captured = None
+        del self._gradients
+
     def __call__(self, images: Tensor, labels: Tensor, rate: float) -> Tensor:
         """One step at that learning rate; gives the loss, a scalar on the device."""
         if self._rate is not None:
@@ -74,7 +80,7 @@ class Step:
 
     def _first(self, images: Tensor, labels: Tensor) -> Tensor:
         """The first step in the way that was chosen; a plain one if that way comes to nothing."""
-        self._captured = None  # its memory is free for what comes
+        self._captured = None  # its memory is free for what comes, and no two graphs of one stream live together
         way, begun = self._choice.way, time.perf_counter()
         if way == Way():
             self._way, self._forward = way, self._network
@@ -94,17 +100,22 @@ class Step:
                 try:  # recorded, and not done once more
                     self._captured = Captured(self._recorded, self._optimizer, images, labels)
                 except RuntimeError as error:
-                    self._give_up(time.perf_counter() - begun, error)
+                    # memory lacks for this network; anything else comes again with the next one
+                    self._give_up(time.perf_counter() - begun, error, for_good=not out_of_memory(error))
             return loss
         free(self._device)
         return self._whole(images, labels)
 
-    def _give_up(self, seconds: float, error: Exception) -> None:
-        """The way that was chosen came to nothing after so long."""
+    def _give_up(self, seconds: float, error: Exception, *, for_good: bool = False) -> None:
+        """The way that was chosen came to nothing after so long.
+
+        Args:
+            for_good: no training of this process tries to record a step any more.
+        """
         what = "torch.compile" if self._choice.way.compiled else "a CUDA graph"
         why = (str(error).strip().splitlines() or [""])[0]
         warnings.warn(f"a training goes on without {what}: {type(error).__name__}: {why}", stacklevel=2)
-        self._choice.failed(seconds)
+        self._choice.failed(seconds, capture=for_good)
         self._way, self._forward = Way(), self._network
 
 
@@ -129,13 +140,14 @@ class Captured:
     ) -> None:
         self._images, self._labels = images.clone(), labels.clone()
         self._graph = torch.cuda.CUDAGraph()
-        stream = torch.cuda.Stream(images.device)
+        stream, before = side_stream(images.device), torch.cuda.current_stream(images.device)
         _capturable(optimizer, True)
         try:
             # thread_local: the thread that reads images ahead may go on copying them
             with torch.cuda.graph(self._graph, stream=stream, capture_error_mode="thread_local"):
                 self._loss = step(self._images, self._labels)
         finally:
+            torch.cuda.set_stream(before)  # torch leaves the other one current where CUDA has invalidated the capture
             _capturable(optimizer, False)
 
     def __call__(self, images: Tensor, labels: Tensor) -> Tensor:
@@ -147,8 +159,8 @@ class Captured:
 
 
 def beside(work: Callable[[], Tensor], device: torch.device) -> Tensor:
-    """work() on a stream of its own, as the last step before one is recorded has to be done."""
-    current, side = torch.cuda.current_stream(device), torch.cuda.Stream(device)
+    """work() on the device's side stream, as the last step before one is recorded has to be done."""
+    current, side = torch.cuda.current_stream(device), side_stream(device)
     side.wait_stream(current)
     with torch.cuda.stream(side):
         found = work()

@@ -48,9 +48,14 @@ CHANGES: dict[str, tuple[str, ...]] = {"cuda": ("captured", "compiled")}
 
 
 class Experience:
-    """What changes cost and saved in the trainings of this process so far."""
+    """What changes cost and saved in the trainings of this process so far.
+
+    Attributes:
+        captures: whether a step can be recorded; not any more once that failed.
+    """
 
     def __init__(self) -> None:
+        self.captures = True
         self._costs: dict[str, tuple[float, int]] = {}  # seconds, and of a network of that size: the last
         self._shares: dict[str, list[float]] = {}
 
@@ -117,19 +122,28 @@ class Choice:
         self._begun()
         return True
 
-    def failed(self, seconds: float) -> None:
-        """The way came to nothing after so long: back to the one before, or plain for good if it was that."""
+    def failed(self, seconds: float, *, capture: bool = False) -> None:
+        """The way came to nothing after so long: back to the one before, or plain for good if it was that.
+
+        Args:
+            capture: a step could not be recorded, and no training of this process shall try again.
+        """
         if self._change is not None:
             self._experience.learn(self._change, self._size, seconds, 1.0)
             self._change = None
             self.way, _ = self._before
         else:
             self.way, self._untried = Way(), []
+        if capture:
+            self._experience.captures = False
+            self.way = dataclasses.replace(self.way, captured=False)
         self._begun()
 
     def _try(self, each: float) -> None:
         """Takes up the first change that should pay, at so many seconds a step."""
         for change in self._untried:
+            if change == "captured" and not self._experience.captures:
+                continue
             bet = self._experience.bet(change, self._size)
             if self._left * each * (1 - bet.share) > PAYS * bet.cost_s:
                 self._untried.remove(change)

@@ -10,9 +10,8 @@ import torch
 from scipy import stats
 from torch import nn
 
-from mlpspace import nvml
 from mlpspace.calibration import Calibration, calibrated
-from mlpspace.device import describe, dtype_of, key, synchronize, usual_precision
+from mlpspace.device import describe, dtype_of, usual_precision
 from mlpspace.energy import ENERGY_PROTOCOL, energy_per_image
 from mlpspace.fingerprint import fingerprint
 from mlpspace.measurement import COMPILED, DISTURBED, Measurement
@@ -20,15 +19,12 @@ from mlpspace.measurement import THROUGHPUT_PROTOCOL as THROUGHPUT_PROTOCOL
 from mlpspace.memory import memory_kept
 from mlpspace.objectives import Deployment
 from mlpspace.peak_memory import MEMORY_PROTOCOL, peak_bytes
-from mlpspace.processes import ours
 from mlpspace.quiet import QuietDevice
 from mlpspace.reference import random_images, reference_network
-from mlpspace.runtime import compiled, fastest
-from mlpspace.timing import OTHERS_PATIENCE_S, all_cores, in_turns
+from mlpspace.runtime import compiled, fastest, may_capture
+from mlpspace.timing import OTHERS_PATIENCE_S, all_cores, in_turns, others_compute
 from mlpspace.wall_time import spent
 
-RESTING_S = 1.0  # NVML counts over the last second at most
-RESTING_PERCENT = 5  # a desktop that redraws its clock disturbs nothing
 DISTURBED_PROTOCOL = THROUGHPUT_PROTOCOL + DISTURBED
 
 
@@ -53,10 +49,12 @@ def measure_throughput(
     to both in that minute cancels. The 95 % interval holds the noise within this measurement (bootstrap of the median)
     and what the quotient varies from process to process, as calibrated. The error of the calibration itself is not
     in it: it is the same for all networks. Where others never leave the CPU alone, all windows count and the protocol
-    says "disturbed"; so it does where another program computes on the GPU (`others_compute`).
+    says "disturbed". So does that of throughput and of energy where another program computes on the GPU
+    (`timing.others_compute`).
 
     With `deployment.compile` the network goes through torch.compile; the reference does not. On CUDA the passes are
-    replayed as a CUDA graph where that is faster.
+    replayed as a CUDA graph where that is faster. In a process that can capture none any more (`runtime.may_capture`)
+    the reference does not run as it was calibrated, and the protocol says "disturbed", too.
 
     Peak memory is weights, plus the images, plus the most that one forward pass holds beside them. On CUDA
     (allocator-peak-v1) the caching allocator tells. On a CPU (live-tensors-v1) it is the sum of all tensors alive at
@@ -91,20 +89,21 @@ def measure_throughput(
         memory_seconds = time.perf_counter() - started
         # memory kept: or what this process did before would decide how fast it comes
         with torch.inference_mode(), memory_kept(device):
-            forward, runtime = fastest(runnable, images, device)
+            alike = may_capture()  # the reference first, as a network that cannot be captured may end all capturing
             beside, _ = fastest(reference, images, device)
+            forward, runtime = fastest(runnable, images, device)
             pairs = in_turns(forward, beside, device, budget_s=budget_s, patience_s=patience_s)
             seconds = time.perf_counter() - started - memory_seconds
             energy = energy_per_image(forward, batch=deployment.batch, device=device)
             energy_seconds = time.perf_counter() - started - memory_seconds - seconds
-        others = device.type == "cuda" and others_compute(device, quiet)
-        facts = fingerprint(device)
+        facts = fingerprint(device)  # before it rests, which a clock does at once
+        others = device.type == "cuda" and others_compute(device, quiet.file)
     # a clock as it stood that moment, in steps of 100 MHz: else every measurement had circumstances of its own
     facts = dataclasses.replace(facts, mhz=None if facts.mhz is None else round(facts.mhz, -2))
     if not calibration.undisturbed:  # it may be wrong by any factor; this minute's images/s are what there is
         calibration = dataclasses.replace(calibration, reference=deployment.batch / pairs.reference_seconds)
     value, low, high = in_images(pairs.ratio(), calibration)
-    undisturbed = pairs.undisturbed and calibration.undisturbed and not others
+    undisturbed = pairs.undisturbed and calibration.undisturbed and alike and not others
     protocol = THROUGHPUT_PROTOCOL + COMPILED * deployment.compile + DISTURBED * (not undisturbed)
 
     def told(metric: str, protocol: str, value: float, low: float, high: float, seconds: float) -> Measurement:
@@ -129,19 +128,9 @@ def measure_throughput(
         told("peak_memory_mb", MEMORY_PROTOCOL[device.type], peak_mb, peak_mb, peak_mb, memory_seconds),
     ]
     if energy is not None:
-        found.append(told("energy_mj", ENERGY_PROTOCOL + COMPILED * deployment.compile, *energy, energy_seconds))
+        protocol = ENERGY_PROTOCOL + COMPILED * deployment.compile + DISTURBED * others
+        found.append(told("energy_mj", protocol, *energy, energy_seconds))
     return tuple(found)
-
-
-def others_compute(device: torch.device, quiet: QuietDevice) -> bool:
-    """Whether another program computes on a GPU that all of ours leave alone; False where nobody can tell."""
-    synchronize(device)
-    found = nvml.others(key(device), ours=ours(quiet.file))
-    if found is not None and not found:  # listed, and there are none
-        return False
-    time.sleep(RESTING_S)  # what this process did has left the counter by then
-    busy = nvml.utilisation(key(device))
-    return busy is not None and busy > RESTING_PERCENT
 
 
 def in_images(ratio: tuple[float, float], calibration: Calibration) -> tuple[float, float, float]:

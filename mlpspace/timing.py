@@ -11,11 +11,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 
-from mlpspace.device import cores
+from mlpspace import nvml, processes
+from mlpspace.device import cores, key, synchronize
 from mlpspace.quiet import OtherPrograms
 
 REPEAT_S = 0.010  # a window lasts at least so long, so that neither the clock nor a launch shows in it
@@ -31,6 +33,9 @@ OTHERS_PATIENCE_S = 20.0  # after which disturbed repeats count too
 LESS_PATIENCE_S = 3.0  # where others did not leave the CPU alone before: waiting as long again would be in vain
 FEWER_REPEATS = 5  # are enough of a very slow network, for which
 PATIENCE = 10  # budgets are spent already
+RESTING_S = 2.5  # NVML counts over the last second at most: by then what this process did has left the counter
+RESTING_PERCENT = 5  # a desktop that redraws its clock disturbs nothing
+LOOK_S = 0.25  # between two looks at that counter
 
 Z95 = 1.959964  # of a normal distribution, 95 % lie within so many standard deviations
 
@@ -98,11 +103,11 @@ def in_turns(
         blocks.append((others.cores_used() if others else 0.0, block))
         undisturbed = [pair for used, pairs in blocks if used <= DISTURBED for pair in pairs]
         everything = [pair for _, pairs in blocks for pair in pairs]
-        if len(undisturbed) >= REPEATS and spent() >= budget_s:
+        enough = REPEATS if spent() < PATIENCE * budget_s else FEWER_REPEATS
+        if len(undisturbed) >= enough and spent() >= budget_s:
             found = _pairs(undisturbed, undisturbed=True)
             if spent() >= LONGER * budget_s or found.ratio()[1] <= SURE:
                 return found
-        enough = REPEATS if spent() < PATIENCE * budget_s else FEWER_REPEATS
         if spent() >= max(patience_s, budget_s) and len(everything) >= enough:
             return _pairs(everything, undisturbed=False)
 
@@ -116,7 +121,8 @@ def _warm(work: Callable[[], object], device: torch.device, budget_s: float, win
     """Run until two successive windows agree: (passes that make a window, seconds of one)."""
     started = time.perf_counter()
     each, previous, passes = math.inf, math.inf, 1
-    while time.perf_counter() - started < budget_s or not math.isfinite(each):
+    # two at least: the first one may be cold, and a thousand times as slow as the next
+    while time.perf_counter() - started < budget_s or not math.isfinite(previous):
         previous = each
         each = timed(work, passes, device) / passes
         if passes * each >= window_s and abs(each / previous - 1) < WARM:
@@ -142,14 +148,36 @@ def timed(work: Callable[[], object], passes: int, device: torch.device) -> floa
     return time.perf_counter() - started
 
 
+def others_compute(device: torch.device, shared: Path) -> bool:
+    """Whether another program computes on a GPU that all of ours leave alone; False where nobody can tell.
+
+    NVML's counter tells whether anything did in its last period. A list of processes would not do: in a container it
+    may be without those of others, and a program may hold memory and rest. Only of a MIG slice, which has no such
+    counter, those that are listed count.
+
+    Args:
+        shared: the file that those of ours have open who share the GPU (`quiet.QuietDevice.file`).
+    """
+    synchronize(device)
+    uuid, until = key(device), time.monotonic() + RESTING_S
+    while (busy := nvml.utilisation(uuid)) is not None and busy > RESTING_PERCENT:
+        if time.monotonic() >= until:
+            return True
+        time.sleep(LOOK_S)
+    return busy is None and bool(nvml.others(uuid, ours=processes.ours(shared)))
+
+
 @contextmanager
 def all_cores(device: torch.device) -> Iterator[int]:
-    """All cores of the machine for a CPU's forward passes; gives the threads in use."""
+    """All cores of the machine for a CPU's forward passes; gives the threads in use, for a GPU the one that feeds it.
+
+    However many threads a worker on a GPU may have, by how many share the machine, its speed does not hang on them.
+    """
     before = torch.get_num_threads()
     try:
         if device.type == "cpu":
             torch.set_num_threads(cores())
-        yield torch.get_num_threads()
+        yield torch.get_num_threads() if device.type == "cpu" else 1
     finally:
         torch.set_num_threads(before)
 

@@ -28,13 +28,14 @@ WORKER = {
     "validating": "the validation split, after each epoch",
     "measuring": "throughput and memory",
     "compiling": "torch.compile and CUDA graphs",
-    "data": "reading, decoding and moving the dataset",
+    "data": "reading, decoding and moving the dataset; images of a file that are not there yet",
     "building": "networks: making, counting, folding, freeing",
     "saving": "checkpoints",
     "reporting": "telling the driver, and its answer",
     "waiting": "for the driver's next trial, or at the end for the others",
     "starting": "the process, imports, the device",
     "paused": "while a neighbour measured",
+    "lost": "in processes that hung or died, since they were last heard of",
 }
 WORK = ("training", "validating", "measuring")  # what a search is for
 
@@ -158,22 +159,31 @@ class Tallies:
         self._due = clock() + every_s
         self._workers: dict[str, Mapping[str, float]] = {}
         self._idle: dict[str, float] = {}  # worker -> since when it has nothing to do, and says nothing
+        self._heard: dict[str, float] = {}  # worker -> when it last said something
+        self._gone: set[str] = set()
 
     def heard(self, worker: str, tally: Mapping[str, float]) -> None:
         """A worker's own account, up to now."""
+        if worker in self._gone:  # on its way when it was ended
+            return
         self._workers[worker] = tally
+        self._heard[worker] = self._clock()
         self._idle.pop(worker, None)
 
     def idle(self, worker: str) -> None:
         """Its trial ended: until it is heard of again it waits."""
-        if worker in self._workers:
+        if worker in self._workers and worker not in self._gone:
             self._idle.setdefault(worker, self._clock())
 
     def gone(self, worker: str) -> None:
-        """Its process ended."""
-        since = self._idle.pop(worker, None)
-        if since is not None:
-            self._workers[worker] = self._waited(worker, since)
+        """Its process ended, or is being ended. What it was at since it was last heard of is lost."""
+        if worker not in self._workers or worker in self._gone:
+            return
+        since, kind = self._heard[worker], "lost"
+        if worker in self._idle:
+            since, kind = self._idle.pop(worker), "waiting"
+        self._workers[worker] = self._and(worker, kind, since)
+        self._gone.add(worker)
 
     def look(self) -> None:
         """Write them down if that is due; to be called every second or so."""
@@ -184,13 +194,14 @@ class Tallies:
         """Write them down."""
         begun = self._clock()
         workers = {
-            worker: self._waited(worker, self._idle[worker]) if worker in self._idle else tally
+            worker: self._and(worker, "waiting", self._idle[worker]) if worker in self._idle else tally
             for worker, tally in self._workers.items()
         }
         self._write({"workers": workers, "driver": self._driver()})
         now = self._clock()
         self._due = now + max(self._every_s, 100 * (now - begun))
 
-    def _waited(self, worker: str, since: float) -> dict[str, float]:
+    def _and(self, worker: str, kind: str, since: float) -> dict[str, float]:
+        """Its account, with the time since then."""
         tally = self._workers[worker]
-        return {**tally, "waiting": tally.get("waiting", 0.0) + self._clock() - since}
+        return {**tally, kind: tally.get(kind, 0.0) + self._clock() - since}

@@ -20,13 +20,15 @@ _HEADS |= {"building": "build", "saving": "save", "reporting": "report", "waitin
 _SMALL = 0.005  # a kind that takes less of the whole is worth no sentence
 _HINTS = {
     "compiling": "longer trainings share it out",
-    "data": "the dataset is read once by each worker: longer searches, or fewer workers on a machine",
+    "data": "the dataset is read once by each worker: longer searches, or fewer workers on a machine. Images that stay"
+    " in a file are waited for where the disk is slow: MLPSPACE_CACHE=FOLDER on a quicker one, or --resident with more",
     "building": "longer trainings share it out",
     "saving": "--checkpoint-every with a longer time, or fewer rungs",
     "reporting": "epochs that take a second or more are told less often",
     "waiting": "the driver was not ready, or at the end nothing was left to do: see its line; longer trainings, or"
     " fewer workers",
     "starting": "each worker starts once a session: longer sessions",
+    "lost": "mlpspace status tells how many; a shorter fidelity: {timeout: ...} ends sooner what hangs",
 }
 
 

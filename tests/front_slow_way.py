@@ -93,7 +93,8 @@ def slow_front(trials: list[Trial], objectives: tuple[Objective, ...], rung: int
 
 
 def kind(record: Record) -> tuple[Any, ...]:
-    return tuple(getattr(record, name) for name in words(record.metric))
+    on_cpu = " core" in record.device  # the threads of a process that uses a GPU are of no account
+    return tuple(0 if name == "threads" and not on_cpu else getattr(record, name) for name in words(record.metric))
 
 
 def words(metric: str) -> dict[str, str]:
@@ -122,7 +123,8 @@ def why_left_out(trial: Trial, missing: list[str], stands: dict[str, Any], rung:
     for metric in missing:
         others = at_rung(trial, metric, rung)
         if others and others[-1].protocol.endswith("disturbed"):
-            return "throughput measured while other programs used the CPU"
+            used = "CPU" if " core" in others[-1].device else "GPU"
+            return f"{metric} measured while other programs used the {used}"
         if others:
             told = zip(words(metric).values(), kind(others[-1]), stands[metric], strict=True)
             return next(each for each, found, wanted in told if found != wanted)

@@ -31,7 +31,7 @@ numbers = itertools.count()
 def accuracy(value: float, rung: int = 0, **other: Any) -> Record:
     told: dict[str, Any] = {
         "protocol": "proxy 1",
-        "device": "cpu",
+        "device": "Xeon, 2 cores",
         "batch": 64,
         "threads": 2,
         "rung": rung,
@@ -42,7 +42,7 @@ def accuracy(value: float, rung: int = 0, **other: Any) -> Record:
 
 
 def throughput(value: float, **other: Any) -> Record:
-    told = {"protocol": "median 1", "device": "cpu", "batch": 64, "threads": 2}
+    told = {"protocol": "median 1", "device": "Xeon, 2 cores", "batch": 64, "threads": 2}
     return Record(metric="throughput", value=value, low=value - 5, high=value + 5, **{**ALIKE, **told, **other})
 
 
@@ -100,7 +100,7 @@ def measured(metric: str, value: float, *, rung: int | None = None, epochs: int 
         high=value + 1,
         seconds=0.5,
         protocol="median 1",
-        device="cpu",
+        device="Xeon, 2 cores",
         batch=64,
         precision="fp32",
         threads=2,

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from mlpspace import calibration
 from mlpspace.calibration import BELIEF, BELIEF_FREEDOM, Calibration, Found, calibrated, combined, is_calibrated
@@ -17,6 +21,7 @@ from mlpspace.objectives import Deployment
 from mlpspace.quiet import QuietDevice
 from mlpspace.reference import reference_architecture
 from mlpspace.throughput import in_images
+from mlpspace.timing import Pairs
 
 CPU = torch.device("cpu")
 
@@ -84,7 +89,7 @@ def test_a_machine_is_calibrated_once_and_the_next_process_reads_it(
     quiet, deployment = QuietDevice("cpu", node), Deployment(64)
     assert not is_calibrated(CPU, 32, deployment)
     first = calibrated(CPU, 32, deployment, quiet)
-    assert asked == [["cpu", 32, 64, None]] * 3
+    assert asked == [["cpu", 32, 64, None, str(quiet.file)]] * 3
     monkeypatch.setattr(calibration, "_known", {})  # another process
     assert is_calibrated(CPU, 32, deployment)
     assert calibrated(CPU, 32, deployment, quiet) == first
@@ -119,6 +124,45 @@ def test_what_other_programs_disturbed_is_not_kept_and_ends_at_once(
     assert not calibrated(CPU, 32, Deployment(), QuietDevice("cpu", node)).undisturbed
     assert len(asked) == 1
     assert not list((node / "cache").glob("calibration-*.json"))
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch) -> list[tuple[object, ...]]:
+    """What is asked of a GPU played by this CPU: whether it is current, and by which file others are told from ours."""
+    asked: list[tuple[object, ...]] = []
+    current: list[torch.device] = []
+
+    @contextmanager
+    def selected(device: torch.device) -> Iterator[None]:
+        current.append(device)
+        yield
+        current.pop()
+
+    def others_compute(device: torch.device, shared: Path) -> bool:
+        asked.append((tuple(current), device, shared))
+        return True
+
+    calm = Pairs(ours=(0.03,) * 9, reference=(0.01,) * 9, undisturbed=True)
+    monkeypatch.setattr(torch.cuda, "device", selected)
+    monkeypatch.setattr(calibration, "others_compute", others_compute)
+    monkeypatch.setattr(calibration, "in_turns", lambda *work, **how: calm)
+    monkeypatch.setattr(calibration, "fastest", lambda *work: (lambda: None, "plain"))
+    monkeypatch.setattr(calibration, "random_images", lambda *shape: None)
+    monkeypatch.setattr(calibration, "reference_network", lambda *of: nn.Identity())
+    monkeypatch.setattr(calibration, "deployed", lambda *of: SimpleNamespace(to=lambda **to: None))
+    return asked
+
+
+def test_a_gpu_on_which_another_program_computes_is_not_calibrated_for_good(
+    gpu: list[tuple[object, ...]], tmp_path: Path
+) -> None:
+    """A fresh process asks for itself, of the GPU that it calibrates, and knows ours by the file of the one who asks."""
+    told = calibration._answer(["cuda:1", 32, 64, "fp32", str(tmp_path / "room")])
+    assert not told["undisturbed"]
+    second = torch.device("cuda", 1)
+    assert gpu == [((second,), second, tmp_path / "room")]
+    calibration._answer(["cpu", 32, 64, "fp32", str(tmp_path / "room")])
+    assert len(gpu) == 1
 
 
 @pytest.mark.parametrize("writable", [True, False])

@@ -126,6 +126,10 @@ def test_every_mistake_of_a_file_is_printed_and_exits_with_2(tmp_path, monkeypat
         (["search", "space.yaml", "--trials", "0"], "0 is not in the range x>=1"),
         (["pareto", "studies/run1", "--json", "--csv"], "Use just one of --json and --csv."),
         (["pareto", "studies/run1", "--plot", "front.xyz"], "is no kind of picture"),
+        (
+            ["search", "space.yaml", "--device", "cuda:1"],
+            "export CUDA_VISIBLE_DEVICES=1 and search with --device cuda, or with --engine inline",
+        ),
         (["search", "nowhere.yaml"], "nowhere.yaml: no such file. Spaces here: space.yaml."),
         (["frobnicate"], "No such command 'frobnicate'"),
     ],

@@ -29,7 +29,11 @@ def any_trials(seed: int, number: int = 40) -> list[Trial]:
         return rng.choice(others) if rng.random() < odd else usual
 
     def timed(metric: str, value: float) -> Record:
-        told = {"device": sometimes("cpu", "h100"), "batch": sometimes(64, 1), "precision": sometimes("fp32", "bf16")}
+        told = {
+            "device": sometimes("Xeon, 2 cores", "h100"),
+            "batch": sometimes(64, 1),
+            "precision": sometimes("fp32", "bf16"),
+        }
         told |= {"protocol": sometimes("median 1", "median 2", "median 1, disturbed"), "threads": sometimes(2, 1)}
         return dataclasses.replace(throughput(value, attempt=sometimes(1, 2), **told), metric=metric)
 

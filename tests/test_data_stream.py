@@ -34,6 +34,7 @@ from mlpspace.measurement import Assignment, Checkpoint, Event, Failure, Measure
 from mlpspace.proxy import train
 from mlpspace.quiet import QuietDevice
 from mlpspace.recipe import Augmentation, Recipe
+from mlpspace.wall_time import PROCESS
 
 CPU = torch.device("cpu")
 SIDE = 16
@@ -158,6 +159,49 @@ def test_without_a_limit_a_quarter_of_the_free_memory_is_taken(folder: Path, mon
     assert not loaded(folder, resident=10 * SET).resident  # never more than there is
 
 
+def test_the_room_is_asked_for_once_all_is_decoded(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers that start together wait for one to decode; until then the device is empty for each of them."""
+    free = [100 * SET]
+    monkeypatch.setattr(dataset, "free_memory_bytes", lambda: free[0])
+    decoded = cache.decoded
+
+    def then_full(*told: Any) -> Generator[float | None, None, Stored]:
+        images = yield from decoded(*told)
+        free[0] = SET  # what the others have brought there meanwhile
+        return images
+
+    monkeypatch.setattr(dataset.cache, "decoded", then_full)
+    assert not loaded(folder).resident
+
+
+def test_images_that_find_no_room_after_all_are_streamed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of several workers that asked at the same time each was told the same."""
+    kept = loaded(folder)
+    brought = dataset._brought
+
+    def too_late(images: Stored, *told: Any) -> Generator[None, None, torch.Tensor]:
+        if len(images) == len(kept.val_labels):  # the training images are there by then
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return (yield from brought(images, *told))
+
+    monkeypatch.setattr(dataset, "_brought", too_late)
+    data = loaded(folder)
+    assert isinstance(data.train_images, Stored)
+    assert isinstance(data.val_images, Stored)
+    assert data.fingerprint == kept.fingerprint
+    assert np.array_equal(all_of(data.train_images), all_of(kept.train_images))
+
+
+def test_another_error_on_the_way_to_the_device_is_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*told: Any) -> Generator[None, None, torch.Tensor]:
+        yield None
+        raise DataError("cut short")
+
+    monkeypatch.setattr(dataset, "_brought", broken)
+    with pytest.raises(DataError, match="cut short"):
+        loaded(folder)
+
+
 # --- the thread -------------------------------------------------------------------------------------------------------
 
 
@@ -225,6 +269,30 @@ def test_no_more_than_two_batches_are_read_ahead(folder: Path, monkeypatch: pyte
     assert len(read) == 3
     batches.close()
     assert len(read) == 3
+
+
+def test_waiting_for_the_reader_is_counted_as_data_and_not_as_training(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = loaded(folder, resident=0)
+    read = Stored.read
+    seen: list[str] = []
+
+    def late(self: Stored, places: Any, into: Any) -> None:
+        """Reads once somebody waits for it."""
+        until = time.monotonic() + 10
+        while PROCESS._open[-1] != "data" and not seen and time.monotonic() < until:
+            time.sleep(0.001)
+        seen.append(PROCESS._open[-1])
+        read(self, places, into)
+
+    monkeypatch.setattr(Stored, "read", late)
+    PROCESS.begin("training")
+    batches = data.train_batches(torch.arange(48), 4)
+    next(batches)
+    assert seen[0] == "data"
+    assert PROCESS._open == ["training"]  # while the batch is used
+    batches.close()
 
 
 # --- what the disk does -----------------------------------------------------------------------------------------------

@@ -51,6 +51,37 @@ def test_a_name_is_part_of_what_the_maker_calls_it_whatever_its_capitals_and_spa
     assert Devices(XEON, (A100, A100_80, A100, T4)).named(word) == found
 
 
+RTX, RTX_TI = "NVIDIA GeForce RTX 3080", "NVIDIA GeForce RTX 3080 Ti"
+
+
+@pytest.mark.parametrize(
+    ("word", "found"),
+    [
+        (RTX, [RTX]),  # all of a name is that device, also where it is part of another's
+        (RTX.lower().replace(" ", ""), [RTX]),
+        (RTX_TI, [RTX_TI]),
+        ("3080 Ti", [RTX_TI]),
+        ("3080ti", [RTX_TI]),
+        ("RTX 3080", [RTX_TI, RTX]),
+        ("A10", ["NVIDIA A10"]),
+        ("A100", [A100]),
+        ("L4", ["NVIDIA L4"]),
+        ("L40", []),
+        ("H200", []),
+        ("(R) Xeon(R)", [XEON]),
+    ],
+)
+def test_a_word_of_a_name_is_a_whole_one(word, found):
+    gpus = (RTX_TI, RTX, "NVIDIA A10", A100, "NVIDIA L4", "NVIDIA L40S", "NVIDIA GH200 480GB")
+    assert Devices(XEON, gpus).named(word) == found
+
+
+def test_a_worker_measures_on_the_gpu_of_that_name_and_not_on_its_own_whose_name_goes_on(monkeypatch):
+    monkeypatch.setattr(deploy_device, "_gpus", lambda: [torch.device("cuda", 0), torch.device("cuda", 1)])
+    monkeypatch.setattr(device, "describe", lambda each: XEON if each.type == "cpu" else (RTX_TI, RTX)[each.index])
+    assert measuring_device(RTX, torch.device("cuda", 0)) == torch.device("cuda", 1)
+
+
 @pytest.mark.parametrize(
     ("word", "machines", "others", "device"),
     [

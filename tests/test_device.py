@@ -112,3 +112,17 @@ def test_a_gpu_has_a_name_and_a_key_of_its_own() -> None:
     assert device.describe(gpu) == torch.cuda.get_device_name(0)
     assert device.key(gpu) != device.key(CPU) == "cpu"
     assert len(device.key(gpu)) >= 32
+
+
+def test_a_gpu_has_one_side_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[torch.device] = []
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device: made.append(device) or object())
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
+    device._side_stream.cache_clear()
+    try:
+        second = device.side_stream(torch.device("cuda", 1))
+        assert second is device.side_stream(torch.device("cuda", 1)) is device.side_stream(torch.device("cuda"))
+        assert second is not device.side_stream(torch.device("cuda", 0))
+    finally:
+        device._side_stream.cache_clear()
+    assert made == [torch.device("cuda", 1), torch.device("cuda", 0)]

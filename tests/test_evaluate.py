@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from mlpspace.architecture import (
     TokenMixer,
 )
 from mlpspace.data import Dataset
+from mlpspace.engines import worker
 from mlpspace.errors import DeviceLost
 from mlpspace.evaluate import evaluate
 from mlpspace.fresh_measurement import Asked, NotMeasured
@@ -404,3 +406,45 @@ def test_a_device_that_fails_is_no_fault_of_the_network(
     monkeypatch.setattr(evaluating, "train", fails)
     with pytest.raises(DeviceLost, match=r"cpu fails: CUDA error: an illegal memory access was encountered$"):
         list(evaluate(ASSIGNMENT, dataset=dataset, device=CPU, quiet=QuietDevice("cpu", tmp_path)))
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_on_a_gpu_garbage_is_collected_before_its_memory_is_given_back(
+    fails: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first optimizer of a process is in a circle, and with it the network."""
+    done: list[str] = []
+
+    def nothing(*args: Any, **named: Any) -> Generator[Event, None, None]:
+        if fails:
+            raise RuntimeError("shapes do not fit")
+        yield from ()
+
+    monkeypatch.setattr(evaluating, "_evaluate", nothing)
+    monkeypatch.setattr(evaluating.gc, "collect", lambda: done.append("collected"))
+    monkeypatch.setattr(evaluating, "free", lambda device: done.append(f"{device} freed"))
+    quiet, gpu = QuietDevice("gpu", tmp_path), torch.device("cuda", 0)
+    list(evaluate(ASSIGNMENT, dataset=None, device=gpu, quiet=quiet, measured_on=CPU))
+    assert done == ["collected", "cuda:0 freed", "cpu freed"] * (1 + fails)
+
+
+def test_a_worker_that_shares_its_device_says_so_and_has_few_processes_that_compile(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    told: list[bool] = []
+
+    def nothing(*args: Any, shared: bool, **named: Any) -> Generator[Event, None, None]:
+        told.append(shared)
+        yield from ()
+
+    monkeypatch.setattr(worker, "evaluate", nothing)
+    measured_only = dataclasses.replace(ASSIGNMENT, measure_only=True)
+    for threads, before, after in ((2, None, "2"), (64, None, "32"), (2, "7", "7")):
+        if before is None:
+            monkeypatch.delenv("TORCHINDUCTOR_COMPILE_THREADS", raising=False)
+        else:
+            monkeypatch.setenv("TORCHINDUCTOR_COMPILE_THREADS", before)
+        monkeypatch.setattr(torch, "set_num_threads", lambda count: None)
+        list(worker.Worker("cpu", threads, shared=threads == 2).events(measured_only, {}))
+        assert os.environ["TORCHINDUCTOR_COMPILE_THREADS"] == after
+    assert told == [True, False, True]

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from hand_made import an_assignment
 
 from mlpspace import evaluate as evaluating
-from mlpspace import fresh_measurement
+from mlpspace import fork_server, fresh_measurement
 from mlpspace.architecture import Architecture, Mlp, Patches, Stage
 from mlpspace.calibration import Calibration
 from mlpspace.engines.worker import Worker
@@ -90,7 +93,8 @@ def test_a_network_that_does_not_fit_into_memory_is_told_as_its_own_failure(
 
 
 @pytest.mark.slow
-def test_why_a_network_is_not_measured_again_is_told(quiet: QuietDevice) -> None:
+def test_why_a_network_is_not_measured_again_is_told(quiet: QuietDevice, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fresh_measurement, "calibrated", lambda *_: KNOWN)
     with pytest.raises(FreshProcessError, match="allocate memory"):
         measured_by_a_fresh_process(dataclasses.replace(ASKED, deployment=Deployment(10**9)), quiet)
 
@@ -115,6 +119,76 @@ def test_one_that_takes_too_long_is_not_tried_twice(quiet: QuietDevice, monkeypa
     monkeypatch.setattr(fresh_measurement, "PATIENCE_S", 0.5)
     with pytest.raises(NotMeasured, match="gave no answer within"):
         measured_by_a_fork(ASKED, quiet)
+
+
+def test_a_server_that_is_not_ready_in_time_is_no_networks_fault(
+    quiet: QuietDevice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answering(monkeypatch, "sleeps")
+    monkeypatch.setattr(fresh_measurement, "calibrated", lambda *_: KNOWN)
+    monkeypatch.setattr(fork_server, "READY_S", 0.0)
+    with pytest.raises(DeviceLost, match=r"2 processes .* failed: no answer within 0 s"):
+        measured_by_a_fork(ASKED, quiet)
+
+
+def test_whoever_measures_again_has_the_calibration_before_the_device_alone(
+    quiet: QuietDevice, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Another one who calibrates holds the calibration's lock while he waits for the device."""
+    asked: list[dict[str, Any]] = []
+
+    def known(*_: object) -> Calibration:
+        with QuietDevice("cpu", tmp_path).alone():  # it would wait for ever, were the device taken
+            return KNOWN
+
+    def ask(module: str, told: dict[str, Any], *, timeout_s: float) -> dict[str, Any]:
+        asked.append(told)
+        return {"wrong": "nothing is measured here"}
+
+    monkeypatch.setattr(fresh_measurement, "calibrated", known)
+    monkeypatch.setattr(fresh_measurement, "ask", ask)
+    with pytest.raises(FreshProcessError, match="nothing is measured here"):
+        measured_by_a_fresh_process(ASKED, quiet)
+    assert asked[0]["calibration"] == dataclasses.asdict(KNOWN)
+    monkeypatch.setattr(fresh_measurement, "calibrated", raising(UserError("the clock cannot be calibrated")))
+    with pytest.raises(FreshProcessError, match="cannot be calibrated"):
+        measured_by_a_fresh_process(ASKED, quiet)
+
+
+def raising(error: Exception) -> Callable[..., Any]:
+    def fails(*_: object) -> None:
+        raise error
+
+    return fails
+
+
+def test_a_fresh_process_measures_on_the_gpu_it_is_told_and_knows_ours_by_the_file_of_who_asks(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    current: list[torch.device] = []
+    files: list[Path] = []
+
+    @contextmanager
+    def selected(device: torch.device) -> Iterator[None]:
+        current.append(device)
+        yield
+        current.pop()
+
+    def measure(network: object, *, device: torch.device, quiet: QuietDevice, **how: object) -> tuple[()]:
+        assert current == [device] == [torch.device("cuda", 1)]
+        files.append(quiet.file)
+        return ()
+
+    monkeypatch.setattr(torch.cuda, "device", selected)
+    monkeypatch.setattr(fresh_measurement, "measure_throughput", measure)
+    told = dataclasses.replace(ASKED, device=torch.device("cuda", 1)).to_json()
+    told |= {
+        "folder": str(tmp_path / "own"),
+        "shared": str(tmp_path / "room"),
+        "calibration": dataclasses.asdict(KNOWN),
+    }
+    assert fresh_measurement.measure(told) == {"measurements": []}
+    assert files == [tmp_path / "room"]
 
 
 def test_one_that_died_is_forgiven_when_the_next_one_answers(

@@ -10,8 +10,9 @@ import pytest
 from hand_made import ACCURACY, BOTH, PARAMS, THROUGHPUT, a_trial, accuracy, throughput
 
 from mlpspace.front import Front, Standing, front
+from mlpspace.objectives import Objective
 from mlpspace.recipe import Recipe
-from mlpspace.trial import Trial
+from mlpspace.trial import Record, Trial
 
 
 def drawn(found: Front) -> list[tuple[float, float]]:
@@ -159,6 +160,26 @@ def test_one_calm_throughput_stands_against_any_number_of_disturbed_ones() -> No
     assert drawn(found) == [(80.0, 1000.0)]
     assert found.left_out == {"throughput measured while other programs used the CPU": 3}
     assert len(front(others, BOTH).entries) == 3  # where there is nothing else they compare with one another
+
+
+def test_what_disturbed_a_measurement_is_told_by_its_metric_and_its_device() -> None:
+    energy = Objective("energy_mj", "minimize", worst=100.0)
+
+    def on_a_gpu(value: float, protocol: str) -> Record:
+        told = {"device": "NVIDIA H200", "protocol": protocol}
+        return dataclasses.replace(throughput(value, **told), metric="energy_mj")
+
+    calm = a_trial(accuracy(80.0), on_a_gpu(5.0, "board 1"))
+    loud = a_trial(accuracy(90.0), on_a_gpu(1.0, "board 1, disturbed"))
+    found = front([calm, loud], (ACCURACY, energy))
+    assert [point.trial for point in found.points] == [calm]
+    assert found.left_out == {"energy_mj measured while other programs used the GPU": 1}
+
+
+def test_the_threads_of_processes_that_measured_on_a_gpu_do_not_matter() -> None:
+    """By how many workers share it they have more or fewer."""
+    trials = [a_trial(accuracy(value), throughput(1e3, device="NVIDIA H200", threads=int(value))) for value in (80, 90)]
+    assert len(front(trials, BOTH).entries) == 2
 
 
 def test_two_sets_of_images_under_one_name_are_two_datasets() -> None:

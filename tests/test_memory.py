@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import platform
 import subprocess
 import sys
+from collections.abc import Callable
 
 import pytest
+import torch
+from torch import Tensor
+
+from mlpspace import memory
+from mlpspace.memory import MicroBatches
 
 COUNT = """
 import gc, json, resource, torch
@@ -68,10 +75,76 @@ print(json.dumps([before, resident()]))
 
 
 def test_on_a_gpu_main_memory_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    import torch
-
-    from mlpspace import memory
-
     monkeypatch.setattr(memory, "_glibc", lambda: pytest.fail("asked for"))
     with memory.memory_kept(torch.device("cuda")):
         pass
+
+
+def micro_batches(work: Callable[[int], Tensor]) -> tuple[MicroBatches, Callable[[], Tensor]]:
+    batches = MicroBatches(8, fewest=1, device=torch.device("cpu"))
+    return batches, lambda: batches.run(work)
+
+
+def test_memory_that_lacked_for_a_moment_halves_nothing() -> None:
+    """What filled it was garbage: of it and of the first error's frames nothing is left when the step is done again."""
+    alive: list[int] = []
+    tries: list[int] = []
+
+    class Held:
+        def __init__(self) -> None:
+            self.circle = self
+            alive.append(1)
+
+        def __del__(self) -> None:
+            alive.pop()
+
+    def step(count: int) -> Tensor:
+        tries.append(count)
+        if alive:
+            held = Held()
+            raise torch.OutOfMemoryError(f"CUDA out of memory, {held is None}")
+        return torch.ones(())
+
+    gc.collect()
+    gc.disable()
+    try:
+        Held()
+        batches, run = micro_batches(step)
+        assert run() == 1
+    finally:
+        gc.enable()
+    assert tries == [1, 1]
+    assert batches.count == 1
+
+
+def test_memory_that_does_lack_halves_after_one_more_try() -> None:
+    tries: list[int] = []
+
+    def step(count: int) -> Tensor:
+        tries.append(count)
+        if count < 4:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return torch.ones(())
+
+    batches, run = micro_batches(step)
+    run()
+    assert tries == [1, 1, 2, 4]
+    run()
+    assert tries == [1, 1, 2, 4, 4]
+    assert batches.images == 2
+
+
+def test_the_smallest_micro_batch_is_tried_once_more_too() -> None:
+    """One image at once may lack memory for a moment, as many may."""
+    tries: list[int] = []
+
+    def step(count: int) -> Tensor:
+        tries.append(count)
+        if len(tries) == 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return torch.ones(())
+
+    batches, run = micro_batches(step)
+    batches.count = 8
+    run()
+    assert tries == [8, 8]

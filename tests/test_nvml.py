@@ -32,6 +32,7 @@ class Driver(SimpleNamespace):
         self.most = {pynvml.NVML_CLOCK_SM: 1980, pynvml.NVML_CLOCK_MEM: 2619}
         self.reasons = 0
         self.mig_mode: int | None = None
+        self.knows_slices = True
         self.energy: int | None = 123_456
         self.compute: list[tuple[int, int]] | None = []
         self.graphics: list[tuple[int, int]] | None = None
@@ -47,6 +48,8 @@ class Driver(SimpleNamespace):
         return OK if uuid.value == self.name.encode() else NOT_FOUND
 
     def nvmlDeviceIsMigDeviceHandle(self, handle: Any, answer: Any) -> int:
+        if not self.knows_slices:
+            return NOT_SUPPORTED
         answer._obj.value = self.name.startswith("MIG-")
         return OK
 
@@ -187,6 +190,14 @@ def test_a_mig_slice_has_the_clocks_of_its_gpu_and_no_energy_of_its_own(gpu: Dri
     assert found is not None
     assert found.sm_mhz == 1410
     assert nvml.energy_mj(UUID) is None
+
+
+def test_a_gpu_that_knows_of_no_slices_tells_its_clocks_and_its_energy(gpu: Driver) -> None:
+    gpu.knows_slices = False  # before Ampere
+    found = nvml.clocks(UUID)
+    assert found is not None
+    assert found.sm_mhz == 1410
+    assert nvml.energy_mj(UUID) == 123_456
 
 
 @pytest.mark.parametrize(("mode", "energy"), [(0, 123_456), (1, None)])

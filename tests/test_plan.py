@@ -43,3 +43,10 @@ def test_asking_for_a_gpu_where_there_is_none_is_refused(wanted):
 def test_a_share_above_one_is_whole():
     with pytest.raises(EngineError, match="whole number"):
         plan(Wanted(gpus_per_worker=1.5), SERVER)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "shared"), [(Wanted(), False), (Wanted(gpus_per_worker=2), False), (Wanted(gpus_per_worker=0.5), True)]
+)
+def test_workers_share_a_gpu_where_each_has_less_than_one(wanted, shared):
+    assert plan(wanted, SERVER).shared is shared

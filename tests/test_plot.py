@@ -69,7 +69,7 @@ def test_axes_and_title_say_what_and_under_what_circumstances() -> None:
     assert "throughput (images/s)" in axes.get_xlabel()
     assert axes.get_title(loc="left") == "a title"
     subtitle = next(text.get_text() for text in axes.texts if "networks compared" in text.get_text())
-    for words in ("rung 0", "6 epochs of digits at 32 px", "cpu, batch 64, fp32"):
+    for words in ("rung 0", "6 epochs of digits at 32 px", "Xeon, 2 cores, batch 64, fp32"):
         assert words in subtitle
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -163,6 +164,28 @@ def test_a_row_is_the_median_of_its_rounds_with_the_ends_of_their_intervals(spee
     assert row.peak_memory_mb == 12.5
 
 
+def test_a_gpu_is_current_while_networks_are_measured_on_it(speeds, monkeypatch, tmp_path):
+    current = []
+
+    @contextmanager
+    def selected(device):
+        current.append(device)
+        yield
+        current.pop()
+
+    def measure(network, *, device, **circumstances):
+        assert current == [device]
+        return a_pair(100.0)
+
+    monkeypatch.setattr(torch.cuda, "device", selected)
+    monkeypatch.setattr(machine_profile, "measure_throughput", measure)
+    monkeypatch.setattr(machine_profile, "describe", lambda device: "NVIDIA H200")
+    monkeypatch.setattr(machine_profile, "key", str)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    (row,) = dict(profiled([a_subject()], batch=4, device=torch.device("cuda", 1), precision="fp32")).values()
+    assert (row.reason, len(row.measured), current) == (None, ROUNDS, [])
+
+
 def test_the_rounds_go_through_all_networks_so_that_a_drift_hits_them_alike(speeds):
     seen = [index for index, row in profiled([a_subject("a"), a_subject("b")], batch=4, device=CPU) if row.measured]
     assert seen == [0, 1] * ROUNDS
@@ -175,7 +198,7 @@ def test_disturbed_rounds_are_left_out_where_there_are_others(speeds):
     speeds += [a_pair(10.0, protocol=DISTURBED_PROTOCOL)] * ROUNDS
     (row,) = rows_of(a_subject("loud"))
     assert row.throughput == (10.0, 9.0, 11.0)
-    assert "Other programs used the CPU all the while, and slowed these by an unknown factor: loud" in table([row])
+    assert "Other programs used the device all the while, and slowed these by an unknown factor: loud" in table([row])
 
 
 def test_a_long_measurement_is_made_once(speeds):

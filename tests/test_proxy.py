@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import io
 import itertools
 import math
 import pickle
-from collections.abc import Callable, Iterator
+import weakref
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,9 +24,10 @@ from mlpspace.architecture import Architecture, Axial, Dense, ExternalAttention,
 from mlpspace.data import Dataset
 from mlpspace.measurement import Checkpoint, Event, Failure, Measurement, Progress
 from mlpspace.nets import build
-from mlpspace.proxy import one_cycle, optimizer_for, standard_error, train
+from mlpspace.proxy import _Proxy, one_cycle, optimizer_for, standard_error, train
 from mlpspace.quiet import QuietDevice
 from mlpspace.recipe import Augmentation, Recipe
+from mlpspace.step_ways import Choice
 
 CPU = torch.device("cpu")
 PLAIN = Recipe(batch=32, lr=1e-2, augmentation=Augmentation(shift=0, flip="never"))
@@ -413,7 +416,7 @@ def test_batchnorm_is_never_shown_one_image(trained: Callable[..., list[Event]])
 
 
 def test_what_did_not_fit_is_not_tried_again(trained: Callable[..., list[Event]]) -> None:
-    """Halved once for a training and not once for a step; who goes on elsewhere keeps to it."""
+    """Halved once for a training, after a second try, and not once for a step; who goes on elsewhere keeps to it."""
     tries: list[int] = []
 
     class Noting(Room):
@@ -422,7 +425,7 @@ def test_what_did_not_fit_is_not_tried_again(trained: Callable[..., list[Event]]
             return super().forward(images)
 
     whole = trained(Noting(mixed("layer"), 16), halves(), SHIFTED, epochs=(1, 2))
-    assert tries.count(32) == 1
+    assert tries.count(32) == 2
     rest = trained(Room(mixed("layer", seed=1), 100), halves(), SHIFTED, epochs=(1, 2), state=states(whole)[1])
     assert curve(rest) == curve(whole)[1:]
     assert measured(rest)[-1].micro_batch == measured(whole)[-1].micro_batch == 16
@@ -439,6 +442,89 @@ def test_any_other_error_is_not_tried_again(trained: Callable[..., list[Event]])
     with pytest.raises(RuntimeError, match="shapes do not fit"):
         trained(Wrong(), halves())
     assert calls == [32]
+
+
+def test_a_network_is_gone_with_its_training_and_waits_for_no_garbage_collector(
+    trained: Callable[..., list[Event]],
+) -> None:
+    trained(mixed("layer"), halves(), epochs=(1,))  # torch's imports for the first optimizer make a circle of their own
+    gc.collect()
+    gc.disable()
+    try:
+        network = mixed("layer")
+        gone = weakref.ref(network)
+        trained(network, halves(), epochs=(1,))
+        del network
+        assert gone() is None
+    finally:
+        gc.enable()
+
+
+def test_weights_are_brought_to_the_cpu_before_they_are_kept() -> None:
+    """Where there is no GPU, torch.load does not take a tensor that lay on one."""
+
+    class There:
+        """A tensor elsewhere."""
+
+        def __init__(self, tensor: Tensor) -> None:
+            self.tensor = tensor
+
+        def cpu(self) -> Tensor:
+            return self.tensor
+
+    network = mixed("batch")
+    here = network.state_dict()
+    there = network.state_dict()
+    for name, tensor in here.items():
+        there[name] = There(tensor)
+    told: Any = SimpleNamespace(_network=SimpleNamespace(state_dict=lambda: there))
+    kept = torch.load(io.BytesIO(_Proxy.weights(told)), weights_only=True)
+    other = mixed("batch", seed=1)
+    other.load_state_dict(kept)
+    assert same_weights(other, network)
+    assert kept._metadata == here._metadata  # type: ignore[attr-defined]  # by which load_state_dict knows older ones
+    buffer = io.BytesIO()
+    torch.save(here, buffer)
+    assert _Proxy.weights(SimpleNamespace(_network=network)) == buffer.getvalue()  # type: ignore[arg-type]
+
+
+def test_waiting_for_images_is_no_part_of_a_step(
+    trained: Callable[..., list[Event]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a clock that only images and networks move: 5 s for a batch from the disk, 1 s for a step."""
+    now, steps = [0.0], []
+
+    class Slow(Dataset):
+        def train_batches(self, order: Tensor, batch: int) -> Generator[Tensor, None, None]:
+            for rows in order.split(batch):
+                now[0] += 5.0
+                yield self.train_images[rows]  # type: ignore[index]
+
+        def val_batches(self, batch: int) -> Generator[Tensor, None, None]:
+            for images in super().val_batches(batch):
+                now[0] += 5.0
+                yield images
+
+    class Ticking(Recorder):
+        def forward(self, images: Tensor) -> Tensor:
+            now[0] += 1.0 if self.training else 0.0
+            return super().forward(images)
+
+    class Told(Choice):
+        def took(self, steps_: int, seconds: float) -> bool:
+            steps.append((steps_, seconds))
+            return super().took(steps_, seconds)
+
+    clock = SimpleNamespace(perf_counter=lambda: now[0], process_time=lambda: now[0])
+    for module in ("proxy", "pieces"):
+        monkeypatch.setattr(f"mlpspace.{module}.time", clock)
+    monkeypatch.setattr("mlpspace.proxy.Choice", Told)
+    data = halves()
+    slow = Slow(**{field.name: getattr(data, field.name) for field in dataclasses.fields(data)})
+    found = measured(trained(Ticking(), slow, epochs=(1, 2)))
+    assert [seconds for _, seconds in steps] == [pytest.approx(count) for count, _ in steps]
+    assert sum(count for count, _ in steps) == 20
+    assert found[-1].seconds == pytest.approx(20 * 6.0 + 2 * 2 * 5.0)  # it is work all the same
 
 
 # --- the recipe ---

@@ -6,14 +6,17 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import pytest
 from stubs import SPACE, Session, evaluate, measurement
 
 from mlpspace.engines import inline, ray_cluster, ray_tune
+from mlpspace.engines.resources import EngineError, plan
 from mlpspace.errors import DataError
 from mlpspace.measurement import Assignment, Event, Progress
 from mlpspace.study import Study
+from mlpspace.wall_time import Tallies
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -27,8 +30,8 @@ def _one_ray() -> Iterator[None]:
         yield
 
 
-def run(search, make, interrupted=lambda: False) -> None:
-    ray_tune.run(search, wanted=WANTED, interrupted=interrupted, make_evaluate=make)
+def run(search, make, interrupted=lambda: False, tallies=None) -> None:
+    ray_tune.run(search, wanted=WANTED, interrupted=interrupted, make_evaluate=make, tallies=tallies)
 
 
 # workers get their stand-in by value: this module is not on their path
@@ -147,11 +150,17 @@ def test_a_trial_that_hangs_is_ended_from_outside_and_the_search_goes_on_at_full
     monkeypatch.setattr("mlpspace.results.HANG_S", (1.0, 1.0))
     session = Session(tmp_path / "run1", text=SPACE.replace("epochs: 2}", "epochs: 2, timeout: 2s}"), trials=6)
     session.clock = time.monotonic
+    kept = []
+    tallies = Tallies(kept.append, dict)
     with session as search:
-        run(search, _stand_in("hanging"))
+        run(search, _stand_in("hanging"), tallies=tallies)
+    tallies.keep()
     trials = Study(tmp_path / "run1").trials()
     assert [trial.state for trial in trials] == ["complete", "infeasible", *["complete"] * 4]
     assert (trials[1].reason, trials[1].deaths) == ("time limit", 0)
+    lost = [tally["lost"] for tally in kept[-1]["workers"].values() if "lost" in tally]
+    assert len(lost) == 1
+    assert lost[0] > 1.0  # it was silent for so long before it was ended
 
 
 def test_a_broken_dataset_ends_the_search_with_its_one_message(tmp_path):
@@ -173,5 +182,14 @@ def test_an_interrupt_ends_the_engine_soon_and_leaves_the_trials_unfinished(tmp_
 
 def test_a_worker_that_no_node_can_hold_is_refused_with_what_the_nodes_have(tmp_path):
     wanted = ray_tune.Wanted(gpus_per_worker=3.0)
-    with Session(tmp_path / "run1") as search, pytest.raises(ray_tune.EngineError, match="No node can hold"):
+    with Session(tmp_path / "run1") as search, pytest.raises(EngineError, match="No node can hold"):
         ray_tune.run(search, wanted=wanted, interrupted=lambda: False)
+
+
+@pytest.mark.parametrize(("gpus", "shared"), [(0.5, True), (1.0, False)])
+def test_workers_are_told_whether_they_share_their_gpu(gpus, shared, tmp_path):
+    wanted = ray_tune.Wanted(gpus_per_worker=gpus)
+    told = {"wanted": wanted, "resources": plan(wanted, [{"CPU": 4.0, "GPU": 1.0}]), "measuring": None}
+    bridge = SimpleNamespace(**told, search=SimpleNamespace(done=True))
+    ray_tune._fit(bridge, None, tmp_path)
+    assert bridge.make().__self__.shared is shared

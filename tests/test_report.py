@@ -94,7 +94,7 @@ def test_the_table_says_everything_once(found: Front) -> None:
     assert "     1  infeasible: out of memory" in lines
     assert f"Hypervolume {found.hypervolume:.4g} (to the corner accuracy 10 %, throughput 100 images/s, log10)" in lines
     assert "Accuracy: rung 0, 6 epochs of digits at 32 px, 1,000 validation images; ± one standard error" in lines
-    assert "Throughput: cpu, 2 threads, batch 64, fp32, deployed form" in lines
+    assert "Throughput: Xeon, 2 cores, 2 threads, batch 64, fp32, deployed form" in lines
 
 
 def test_numbers_stand_under_their_headings(found: Front) -> None:
@@ -183,7 +183,7 @@ def test_a_trial_shows_its_network_its_counts_and_its_curve() -> None:
     assert "  patch 4, 2x96 dense r0.5 mlp r4 layer" in lines
     assert "  1.00k params, 2.00k MACs, 64 tokens, 3.00k activations" in lines
     assert lines[lines.index("trial0:") + 1] == "  patch: 4"
-    assert any("1,234" in line and "images/s" in line and "cpu, batch 64" in line for line in lines)
+    assert any("1,234" in line and "images/s" in line and "Xeon, 2 cores, batch 64" in line for line in lines)
     assert any("91.00" in line and "rung 0, 6 epochs of digits" in line for line in lines)
     assert [line.split() for line in lines[-2:]] == [["1", "2.2500", "40.00"], ["2", "1.5000", "-"]]
 
@@ -259,8 +259,8 @@ def test_architectures_are_parsed_only_where_they_are_shown(found: Front, monkey
 
 def test_throughputs_that_other_programs_slowed_down_come_with_a_warning():
     calm, loud = (front([a_trial(accuracy(80.0), throughput(1e3, protocol=p))], BOTH) for p in ("v1", "v1, disturbed"))
-    assert "Other programs used the CPU" not in front_table(calm)
-    assert "Other programs used the CPU during all of these measurements" in front_table(loud)
+    assert "Other programs used it" not in front_table(calm)
+    assert "Other programs used it during all of these measurements" in front_table(loud)
 
 
 # --- rungs, repeats, reasons ----------------------------------------------------------------------------------------

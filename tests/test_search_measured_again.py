@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
+import sqlite3
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -125,6 +126,50 @@ def test_a_network_that_cannot_be_measured_again_keeps_what_it_has(tmp_path: Pat
     assert asked
     assert set(asked.values()) == {1}
     assert not any(trial.state == "infeasible" for trial in Study(tmp_path / "run1").trials())
+
+
+def test_what_is_measured_again_in_another_way_counts_as_no_measurement(tmp_path: Path) -> None:
+    """As on another node, whose GPU is another one."""
+    asked: Counter[int] = Counter()
+
+    def elsewhere(assignment: Assignment, bounds: object) -> Iterator[Event]:
+        for event in noisy(assignment, bounds):
+            if assignment.remeasure and isinstance(event, Measurement):
+                asked[assignment.trial] += 1
+                yield dataclasses.replace(event, device="another", value=10 * event.value)
+            else:
+                yield event
+
+    with Session(tmp_path / "run1", trials=30, sampler="random") as search:
+        inline.run(search, device="cpu", evaluate=elsewhere)
+        assert search.done
+    assert set(asked.values()) == {1}
+    study = Study(tmp_path / "run1")
+    for number in asked:
+        assert not speeds(study, number)
+        assert study.trials()[number].measurements["throughput"].device == "stub"
+
+
+def test_what_an_earlier_version_took_together_is_taken_apart(tmp_path: Path) -> None:
+    with Session(tmp_path / "run1", trials=30, sampler="random") as search:
+        inline.run(search, device="cpu", evaluate=noisy)
+    study = Study(tmp_path / "run1")
+    number = next(trial.number for trial in study.trials() if len(speeds(study, trial.number)) > 2)
+    with sqlite3.connect(tmp_path / "run1" / "study.db") as ledger:
+        of_one = "metric = 'throughput' and repeat = 2 and trial = ?"
+        ledger.execute(f"update measurement set device = 'another' where {of_one}", [number])
+    asked: set[int] = set()
+
+    def asked_for(assignment: Assignment, bounds: object) -> Iterator[Event]:
+        asked.add(assignment.trial)
+        yield Failure("error", "no fresh process")
+
+    first, _, *others = speeds(Study(tmp_path / "run1"), number)
+    with Session(tmp_path / "run1", trials=30, sampler="random") as again:
+        told = next(result for result in again.results if result.number == number)
+        assert told.values["throughput"] == pytest.approx(combined([first, *others]).value)
+        inline.run(again, device="cpu", evaluate=asked_for)
+    assert number not in asked
 
 
 def test_what_an_older_protocol_measured_is_not_measured_again(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections import Counter
 from collections.abc import Iterator
@@ -307,3 +308,29 @@ def test_a_training_anew_that_was_cut_off_goes_on_from_its_own_checkpoint(tmp_pa
     for trial in Study(tmp_path / "run1").trials():
         if trial.number in on_front:
             assert len(trial.repeats) == 2
+
+
+def test_what_another_thread_has_of_a_trial_that_waits_stays_when_it_goes_on(tmp_path):
+    """And is no copy until then: of a large study tens of thousands wait."""
+    kept = []
+
+    class Asking(Noted):
+        def __call__(self, assignment: Assignment, bounds: object) -> Iterator[Event]:
+            now = search._as_seen_now()
+            kept.append((now, copy.deepcopy(now)))
+            waiting = search.paused.keys()
+            assert all(now[number] is search._known.seen[number] for number in waiting)
+            assert all(now[number] is not search._known.seen[number] for number in search.running)
+            assert all(each.seen is search._known.seen[number] for number, each in search.running.items())
+            yield from super().__call__(assignment, bounds)
+
+    worker = Asking()
+    with Session(tmp_path / "run1", text=RUNGS.replace("keep: 1/3", "keep: 0.6"), trials=40) as search:
+        run(search, worker)
+    assert any(begun for _, begun in worker.legs)  # some waited, and went on
+    ends = {trial.reason for trial in Study(tmp_path / "run1").trials()}
+    assert BEHIND in ends
+    for now, then in kept:
+        for number, seen in enumerate(now):
+            if then[number].state in ("running", "paused"):
+                assert seen == then[number]

@@ -3,8 +3,12 @@ for CUDA graphs that calls what would be recorded. Real graphs are for a GPU, at
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -23,6 +27,7 @@ from mlpspace.proxy import train
 from mlpspace.quiet import QuietDevice
 from mlpspace.step_ways import Bet, Experience
 
+CAPTURED, BESIDE = step.Captured, step.beside  # which the tests of trainings have stand-ins for
 FREE = {"captured": Bet(0.0, 0.1), "compiled": Bet(0.0, 0.1)}
 
 
@@ -163,6 +168,118 @@ def test_what_cannot_be_compiled_trains_on_without(
     with pytest.warns(UserWarning, match="goes on without torch.compile: BackendCompilerFailed"):
         assert curve(trained(other, "compiled")) == curve(plain)
     assert same_weights(network, other)
+
+
+def test_what_failed_to_be_recorded_once_is_left_alone_by_the_next_training(
+    trained: Callable[..., list[Event]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(step, "Captured", Unwilling)
+    with pytest.warns(UserWarning, match="goes on without a CUDA graph"):
+        trained(mixed("layer"), "captured")
+    monkeypatch.setattr(step, "Captured", Replayed)
+    trained(mixed("layer"), "captured")
+    assert Replayed.calls == 0
+
+
+def test_memory_that_lacks_for_one_graph_is_there_for_the_next_network(
+    trained: Callable[..., list[Event]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(step_ways, "PAYS", 0.0)  # however long the first one took to fail
+
+    class Large:
+        def __init__(self, *_: object) -> None:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(step, "Captured", Large)
+    with pytest.warns(UserWarning, match="goes on without a CUDA graph"):
+        trained(mixed("layer"), "captured")
+    monkeypatch.setattr(step, "Captured", Replayed)
+    trained(mixed("layer"), "captured")
+    assert Replayed.calls > 10
+
+
+def test_no_two_graphs_live_together(trained: Callable[..., list[Event]], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of one training and those of two, and nobody collects garbage between them."""
+    alive: list[weakref.ref[Replayed]] = []
+
+    class Watched(Replayed):
+        def __init__(self, *told: Any) -> None:
+            assert not any(each() for each in alive)
+            alive.append(weakref.ref(self))
+            super().__init__(*told)
+
+    monkeypatch.setattr(step, "Captured", Watched)
+    trained(mixed("layer"))  # torch's imports for the first optimizer make a circle
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(2):
+            monkeypatch.setattr("mlpspace.proxy.EXPERIENCE", Experience())
+            trained(mixed("layer"), "captured", "compiled")
+    finally:
+        gc.enable()
+    assert len(alive) == 4
+    assert Replayed.calls > 20
+
+
+def test_where_workers_share_a_device_nothing_is_compiled(
+    trained: Callable[..., list[Event]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who wants to measure would wait for it, and all the others for him."""
+    monkeypatch.setattr(step, "compiled", lambda network: pytest.fail("compiled"))
+    plain = trained(mixed("layer"))
+    assert curve(trained(mixed("layer"), "captured", "compiled", shared=True)) == curve(plain)
+    assert Replayed.calls > 10
+
+
+class Cuda:
+    """What stands for torch.cuda where a graph is recorded: which stream is current, and which was used."""
+
+    def __init__(self, *, fails: bool) -> None:
+        self.current, self.used, self.fails = "usual", [], fails
+
+    def graph(self, graph: object, *, stream: str, capture_error_mode: str) -> Cuda:
+        self.stream = stream
+        return self
+
+    def __enter__(self) -> None:
+        self.before, self.current = self.current, self.stream
+        self.used.append(self.stream)
+
+    def __exit__(self, *_: object) -> None:
+        """As torch 2.13 does it: the stream stays where the end of the capture fails."""
+        if self.fails:
+            raise RuntimeError("CUDA error: operation failed due to a previous error during capture")
+        self.current = self.before
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_recorded_step_takes_the_one_side_stream_and_leaves_the_usual_one_current(
+    fails: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cuda = Cuda(fails=fails)
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", object)
+    monkeypatch.setattr(torch.cuda, "graph", cuda.graph)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: cuda.current)
+    monkeypatch.setattr(torch.cuda, "set_stream", lambda stream: setattr(cuda, "current", stream))
+    monkeypatch.setattr(step, "side_stream", lambda device: "side")
+    some = torch.zeros(2)
+    optimizer = torch.optim.AdamW([nn.Parameter(torch.zeros(2))])
+    with pytest.raises(RuntimeError, match="previous error") if fails else nullcontext():
+        CAPTURED(lambda images, labels: images.sum(), optimizer, some, some)
+    assert cuda.used == ["side"]
+    assert cuda.current == "usual"
+    assert not optimizer.param_groups[0]["capturable"]
+
+
+def test_the_step_before_it_is_done_on_the_side_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    used: list[object] = []
+    stream = SimpleNamespace(wait_stream=lambda other: None)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: SimpleNamespace(wait_stream=lambda other: None))
+    monkeypatch.setattr(torch.cuda, "stream", lambda side: (used.append(side), nullcontext())[1])
+    monkeypatch.setattr(step, "side_stream", lambda device: stream)
+    BESIDE(lambda: torch.zeros(()), torch.device("cuda", 0))
+    assert used == [stream]
 
 
 def test_networks_of_others_stay_as_they_are(trained: Callable[..., list[Event]]) -> None:

@@ -128,6 +128,34 @@ def test_a_way_back_that_fails_is_plain_for_good() -> None:
     assert one.way == Way()
 
 
+def test_after_a_capture_that_failed_no_training_of_the_process_tries_again() -> None:
+    experience = Experience()
+    first = choice(100_000, experience=experience)
+    first.took(1, 0.01)
+    assert first.took(100, 1.0)
+    assert first.way == Way(captured=True)
+    first.failed(0.3, capture=True)
+    assert first.way == Way()
+    machine = Machine({"captured": 0.4, "compiled": 0.6}, {"captured": 0.5, "compiled": 30.0})
+    machine.train(choice(100_000, experience=experience), 100_000)
+    assert set(machine.ways) == {Way(), Way(compiled=True)}
+
+
+def test_a_capture_that_fails_once_it_is_compiled_leaves_a_way_without_any() -> None:
+    machine = Machine({"captured": 0.4, "compiled": 0.6}, {"captured": 0.5, "compiled": 30.0})
+    one = choice(10**6)
+    machine.train(one, 10**5)
+    assert one.way == Way(captured=True, compiled=True)
+    one = choice(10**6)
+    one.took(1, 0.01)
+    assert one.took(100, 1.0)
+    one.took(1, 0.01)
+    assert one.took(100, 0.4)
+    assert one.way == Way(captured=True, compiled=True)
+    one.failed(5.0, capture=True)
+    assert one.way == Way()
+
+
 # --- what a process learns ---
 
 

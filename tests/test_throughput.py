@@ -16,9 +16,11 @@ from mlpspace import throughput
 from mlpspace.calibration import Calibration
 from mlpspace.device import cores
 from mlpspace.errors import UserError
+from mlpspace.fingerprint import Fingerprint, fingerprint
 from mlpspace.measurement import Measurement
 from mlpspace.objectives import Deployment
 from mlpspace.quiet import QuietDevice
+from mlpspace.reference import random_images
 from mlpspace.throughput import DISTURBED_PROTOCOL, THROUGHPUT_PROTOCOL, in_images, measure_throughput
 from mlpspace.timing import Pairs
 
@@ -81,6 +83,70 @@ def test_what_was_calibrated_while_others_used_the_cpu_makes_disturbed_measureme
     monkeypatch.setattr(throughput, "in_turns", lambda *work, **how: pairs)
     loud = dataclasses.replace(CALIBRATION, undisturbed=False)
     assert measured(Seeing(), tmp_path, calibration=loud).disturbed
+
+
+class Gpu:
+    """A GPU played by this CPU: all that `measure_throughput` asks of one, in the order in which it asks."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *, others: bool = False, captures: bool = True) -> None:
+        self.asked: list[object] = []
+        pairs = Pairs(ours=(0.03,) * 9, reference=(0.01,) * 9, undisturbed=True)
+
+        def others_compute(device: torch.device, shared: Path) -> bool:
+            self.asked.append(shared)
+            return others
+
+        def told(device: torch.device) -> Fingerprint:
+            self.asked.append("clocks")
+            return fingerprint(CPU)
+
+        monkeypatch.setattr(throughput, "in_turns", lambda *work, **how: pairs)
+        monkeypatch.setattr(throughput, "random_images", lambda *shape: random_images(*shape[:2], CPU, shape[3]))
+        monkeypatch.setattr(throughput, "reference_network", lambda *_: Seeing())
+        monkeypatch.setattr(throughput, "peak_bytes", lambda *_: 10**6)
+        monkeypatch.setattr(throughput, "MEMORY_PROTOCOL", {"cuda": "allocator-peak-v1"})
+        monkeypatch.setattr(throughput, "fastest", lambda network, images, device: (lambda: None, "plain"))
+        monkeypatch.setattr(throughput, "may_capture", lambda: captures)
+        monkeypatch.setattr(throughput, "energy_per_image", lambda *_, **__: (3.0, 2.0, 4.0))
+        monkeypatch.setattr(throughput, "describe", lambda device: "NVIDIA H200")
+        monkeypatch.setattr(throughput, "others_compute", others_compute)
+        monkeypatch.setattr(throughput, "fingerprint", told)
+
+    def measured(self, quiet: QuietDevice) -> dict[str, Measurement]:
+        class Staying(Seeing):
+            def to(self, *_: object, **__: object) -> Seeing:  # type: ignore[override]
+                return self
+
+        found = measure_throughput(
+            Staying(),
+            resolution=4,
+            deployment=Deployment(8, precision="fp32"),
+            device=torch.device("cuda", 0),
+            quiet=quiet,
+            calibration=CALIBRATION,
+        )
+        return {each.metric: each for each in found}
+
+
+@pytest.mark.parametrize("others", [False, True])
+def test_others_on_a_gpu_disturb_its_speed_and_its_energy_and_not_its_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, others: bool
+) -> None:
+    quiet = QuietDevice("gpu", tmp_path)
+    gpu = Gpu(monkeypatch, others=others)
+    found = gpu.measured(quiet)
+    disturbed = {metric: each.disturbed for metric, each in found.items()}
+    assert disturbed == {"throughput": others, "peak_memory_mb": False, "energy_mj": others}
+    assert gpu.asked == ["clocks", quiet.file]  # the clock of a GPU that has just computed
+    assert {each.threads for each in found.values()} == {1}
+
+
+def test_a_speed_beside_a_reference_that_cannot_be_captured_as_it_was_compares_with_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = Gpu(monkeypatch, captures=False).measured(QuietDevice("gpu", tmp_path))
+    assert found["throughput"].disturbed
+    assert not found["energy_mj"].disturbed
 
 
 def test_the_interval_holds_what_varies_within_a_process_and_between_processes() -> None:
@@ -160,7 +226,9 @@ def test_a_gpu_is_measured_in_its_own_precision(tmp_path: Path) -> None:
     network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 4096), nn.ReLU(), nn.Linear(4096, 10))
     quiet = QuietDevice("gpu", tmp_path)
     ballast = torch.empty(10**8, dtype=torch.uint8, device=device)  # a dataset, say: not the network's
-    found, memory = measure_throughput(network, resolution=32, deployment=Deployment(64), device=device, quiet=quiet)
+    found, memory, *_ = measure_throughput(
+        network, resolution=32, deployment=Deployment(64), device=device, quiet=quiet
+    )
     size = 2 if found.precision == "bf16" else 4
     least = size * (3072 * 4096 + 4096 * 10 + 64 * 3072 + 2 * 64 * 4096) / 1e6
     assert least <= memory.value < least + 20

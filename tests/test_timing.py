@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import itertools
 import math
+import subprocess
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from mlpspace import timing
+from mlpspace import processes, timing
 from mlpspace.timing import in_turns, median_interval
 
 CPU = torch.device("cpu")
@@ -92,9 +94,85 @@ def test_windows_last_ten_milliseconds_and_the_references_as_long_as_a_slow_netw
 
 
 def test_a_slow_network_is_timed_seven_times_and_a_very_slow_one_five(clock: Clock) -> None:
-    for seconds, repeats in ((1.0, 7), (60.0, 5)):
+    for seconds, repeats in ((0.8, 7), (3.0, 5), (60.0, 5)):
         pairs = in_turns(clock.work(seconds), clock.work(0.001), CPU, budget_s=0.8)
         assert len(pairs.ours) == len(pairs.reference) == repeats
+        assert pairs.undisturbed
+
+
+def test_a_first_pass_that_was_cold_says_nothing_of_the_next(clock: Clock) -> None:
+    """It spends what there is for warming up; a window is of many passes all the same."""
+    passes, each = timing._warm(clock.work(0.45, 0.0002), CPU, 0.4, 0.010)
+    assert each == pytest.approx(0.0002)
+    assert passes * each >= 0.010
+
+
+def test_the_threads_of_a_process_that_uses_a_gpu_do_not_count() -> None:
+    before = torch.get_num_threads()
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            with timing.all_cores(torch.device("cuda", 0)) as told:
+                assert (told, torch.get_num_threads()) == (1, threads)
+    finally:
+        torch.set_num_threads(before)
+
+
+class Gpu:
+    """What NVML tells of one: the share of the time in which it computed, of each look at its counter; who is there."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, readings: list[int | None], *listed: int) -> None:
+        self.now, self.readings, self.listed = 0.0, readings, listed
+        monkeypatch.setattr(timing, "time", self)
+        monkeypatch.setattr(timing, "synchronize", lambda device: None)
+        monkeypatch.setattr(timing, "key", lambda device: "a-b")
+        monkeypatch.setattr(timing, "nvml", self)
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+    def utilisation(self, uuid: str) -> int | None:
+        return self.readings.pop(0) if len(self.readings) > 1 else self.readings[0]
+
+    def others(self, uuid: str, *, ours: Callable[[int], bool]) -> tuple[int, ...]:
+        return tuple(pid for pid in self.listed if not ours(pid))
+
+
+@pytest.mark.parametrize(
+    ("readings", "compute", "seconds"),
+    [
+        ([0], False, 0.0),
+        ([90, 90, 60, 3], False, 0.75),  # what we did leaves the counter
+        ([90], True, 2.5),  # whoever may be listed: in a container nobody is
+        ([90, 90, 30], True, 2.5),
+    ],
+)
+def test_a_gpu_that_ours_leave_alone_and_that_does_not_rest_is_used_by_others(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, readings: list[int | None], compute: bool, seconds: float
+) -> None:
+    gpu = Gpu(monkeypatch, readings)
+    assert timing.others_compute(torch.device("cuda", 0), tmp_path / "room") == compute
+    assert gpu.now == pytest.approx(seconds)
+
+
+def test_of_a_gpu_without_a_counter_those_count_that_are_listed_and_not_ours(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Ours is whoever has the file open that the one who asks has told."""
+    shared = tmp_path / "room"
+    with shared.open("w") as held, subprocess.Popen(["sleep", "60"], stdin=held, start_new_session=True) as paused:
+        try:
+            monkeypatch.setattr(processes, "lineage", lambda pid: (pid,))  # of another session, as on a cluster
+            for listed, compute in (((), False), ((paused.pid,), False), ((paused.pid, 1), True)):
+                Gpu(monkeypatch, [None], *listed)
+                assert timing.others_compute(torch.device("cuda", 0), shared) == compute
+            Gpu(monkeypatch, [None], paused.pid)
+            assert timing.others_compute(torch.device("cuda", 0), tmp_path / "another")
+        finally:
+            paused.kill()
 
 
 def test_what_other_programs_disturb_does_not_count(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -196,6 +196,7 @@ def test_the_account_of_a_process_that_ended_stands_as_it_was(clock: Clock) -> N
     kept = Kept(clock)
     told = tallies(kept)
     told.heard("a", {"training": 10.0})
+    clock.take(4)
     told.gone("a")
     told.heard("b", {"starting": 1.0})
     told.idle("b")
@@ -203,4 +204,23 @@ def test_the_account_of_a_process_that_ended_stands_as_it_was(clock: Clock) -> N
     told.gone("b")
     clock.take(5)
     told.keep()
-    assert kept.all[-1]["workers"] == {"a": {"training": 10.0}, "b": {"starting": 1.0, "waiting": 2.0}}
+    assert kept.all[-1]["workers"] == {
+        "a": {"training": 10.0, "lost": 4.0},
+        "b": {"starting": 1.0, "waiting": 2.0},
+    }
+
+
+def test_what_a_process_said_before_it_was_ended_comes_too_late(clock: Clock) -> None:
+    """It hung; once it was ended, its last words neither hide the time that was lost nor make it wait for ever."""
+    kept = Kept(clock)
+    told = tallies(kept)
+    told.gone("never heard of")
+    told.heard("a", {"training": 10.0})
+    clock.take(60)
+    told.gone("a")
+    told.heard("a", {"training": 11.0})
+    told.idle("a")
+    clock.take(5)
+    told.gone("a")
+    told.keep()
+    assert kept.all[-1]["workers"] == {"a": {"training": 10.0, "lost": 60.0}}

@@ -90,6 +90,18 @@ def test_every_kind_that_may_be_too_much_has_a_word_of_advice() -> None:
     assert set(_HINTS) == set(WORKER) - {*WORK, "paused"}
 
 
+def test_a_slow_disk_is_among_the_reasons_for_time_spent_on_data() -> None:
+    told = spent_text(spent_of([session(1, {"training": 50.0, "data": 50.0})]))
+    assert "50.0 % data " in told
+    assert "disk is slow: MLPSPACE_CACHE=FOLDER on a quicker one, or --resident with more" in told
+
+
+def test_the_time_of_what_hung_is_in_the_table() -> None:
+    told = spent_text(spent_of([session(1, {"training": 50.0, "lost": 50.0})]))
+    assert "50.0 % lost (in processes that hung or died, since they were last heard of): " in told
+    assert "lost" in told.split("\n\n")[1].splitlines()[0]
+
+
 # --- in the ledger ----------------------------------------------------------------------------------------------------
 
 

@@ -143,7 +143,12 @@ class _Seconds(click.ParamType):
     "--address", help='Of a running Ray cluster, such as "auto" on one of its machines. [default: this machine]'
 )
 @click.option("--data", multiple=True, type=Place(), help="Where the space's dataset lives.")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
+@click.option(
+    "--device",
+    default="auto",
+    show_default=True,
+    help="auto, cpu or cuda; one GPU of several: export CUDA_VISIBLE_DEVICES=1, or with --engine inline cuda:1.",
+)
 @click.option(
     "--seed", type=click.IntRange(0, 2**31 - 1), help="Of the sampler and the trainings. [default: as the space says]"
 )

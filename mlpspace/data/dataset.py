@@ -18,13 +18,14 @@ from torch import Tensor
 
 from mlpspace.data import cache, catalog, sources
 from mlpspace.data.cache import Busy
-from mlpspace.data.pixels import Pixels, Rows, machine_bytes
+from mlpspace.data.pixels import Rows, machine_bytes
 from mlpspace.data.stored import Stored
 from mlpspace.data.stream import streamed
 from mlpspace.data.summary import SLICE_BYTES, summarise
 from mlpspace.data.training_part import TrainingPart
 from mlpspace.device import free_memory_bytes
 from mlpspace.errors import DataError
+from mlpspace.memory import free, out_of_memory
 
 Result = TypeVar("Result")
 
@@ -136,7 +137,8 @@ def loading(
     every accuracy less certain and save little.
 
     Decoded images are kept in a cache on the node (`cache.folder`), so that only the first worker decodes. Those that
-    would take more than a quarter of the device's free memory, or more than `resident`, are left there and streamed.
+    would take more than a quarter of the device's free memory, or more than `resident`, are left there and streamed; so
+    are those for which its memory turns out to be too short after all.
 
     Args:
         name: as the space file says it.
@@ -167,24 +169,20 @@ def loading(
     rows = np.union1d(train_rows, val_rows)
     train_at, val_at = np.searchsorted(rows, train_rows), np.searchsorted(rows, val_rows)
     train_labels, val_labels = part.labels[train_rows], part.labels[val_rows]
-    room = _room(device, resident)
-    train: Pixels | Stored
-    val: Pixels | Stored
-    if path is None and math.prod((decoding := part.images(rows, resolution)).shape) <= room:
+    ours: tuple[Tensor | Stored, Tensor | Stored]
+    if path is None and math.prod((decoding := part.images(rows, resolution)).shape) <= _room(device, resident):
         with busy():  # quicker than a cache
             whole = decoding.whole()
             train, val = whole[train_at], whole[val_at]
             summary = _end_of(summarise(train, torch.from_numpy(train_labels), val, torch.from_numpy(val_labels)))
+            ours = torch.from_numpy(train).to(device), torch.from_numpy(val).to(device)
     else:
         stored = yield from cache.decoded(part, rows, resolution, busy)
         summary = yield from cache.summarised(stored, train_at, train_labels, val_at, val_labels, busy)
-        train, val = stored.part(train_at), stored.part(val_at)
-    ours: list[Tensor | Stored] = []
-    for some in (train, val):
-        if isinstance(some, Stored) and stored.nbytes > room:
-            ours.append(some)
-        else:
-            ours.append((yield from _brought(some, device, busy)))
+        ours = stored.part(train_at), stored.part(val_at)
+        # only now: others on the device, that waited for the same decoding, may have theirs there already
+        if stored.nbytes <= _room(device, resident):
+            ours = yield from _brought_if_it_fits(*ours, device, busy)
     return Dataset(
         name=name,
         train_images=ours[0],
@@ -218,11 +216,22 @@ def _room(device: torch.device, resident: int | None) -> int:
     return int(RESIDENT_SHARE * free) if resident is None else min(resident, free)
 
 
-def _brought(images: Pixels | Stored, device: torch.device, busy: Busy) -> Generator[None, None, Tensor]:
-    """All of them on the device, a few at a time; of a file no more than these are in main memory on the way."""
-    if not isinstance(images, Stored):
-        with busy():
-            return torch.from_numpy(images).to(device)
+def _brought_if_it_fits(
+    train: Stored, val: Stored, device: torch.device, busy: Busy
+) -> Generator[None, None, tuple[Tensor, Tensor] | tuple[Stored, Stored]]:
+    """Both on the device; as they are where others took its memory meanwhile."""
+    try:
+        return (yield from _brought(train, device, busy)), (yield from _brought(val, device, busy))
+    except Exception as error:
+        if not out_of_memory(error):
+            raise
+    # only here: the error with its frames, and what was brought, is gone by now
+    free(device)
+    return train, val
+
+
+def _brought(images: Stored, device: torch.device, busy: Busy) -> Generator[None, None, Tensor]:
+    """All of them on the device, a few at a time; no more than these are in main memory on the way."""
     there = torch.empty(images.shape, dtype=torch.uint8, device=device)
     each = max(1, 8 * SLICE_BYTES // math.prod(images.shape[1:]))
     for start in range(0, len(images), each):

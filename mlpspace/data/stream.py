@@ -18,6 +18,7 @@ from torch import Tensor
 
 from mlpspace.data.pixels import Rows
 from mlpspace.data.stored import Stored
+from mlpspace.wall_time import spent
 
 SLOTS = 3  # batches in memory: one that is used, two that were read ahead
 EXPECTED_BYTES = 2**28  # of images after these that the system is told of, so that the disk works ahead
@@ -57,7 +58,8 @@ def streamed(images: Stored, order: Tensor, batch: int, device: torch.device) ->
     reading.start()
     try:
         for rows in batches:
-            got = ready.get()
+            with spent("data"):
+                got = ready.get()
             if isinstance(got, BaseException):
                 raise got
             yield got.take(len(rows))

@@ -213,6 +213,8 @@ class _Bridge:
             trial_id, at_work = next(each for each in self._at_work.items() if each[1].number == number)
             self.search.hung(number)
             del self._at_work[trial_id]
+            if at_work.worker is not None:
+                self._tallies.gone(at_work.worker)
             if at_work.node is not None and at_work.pid is not None:
                 there = NodeAffinitySchedulingStrategy(at_work.node, soft=False)
                 # Tune hears of it, and starts another worker
@@ -370,7 +372,9 @@ def _fit(bridge: _Bridge, make_evaluate: Callable[[], Evaluate] | None, folder: 
     files = None if wanted.data_path is None or wanted.address is None else offer(wanted.data_path)
     threads, measuring = resources.threads, bridge.measuring
     measures_on = None if measuring is None else measuring.device
-    bridge.make = make_evaluate or functools.partial(_worker_events, resources.device, threads, files, measures_on)
+    bridge.make = make_evaluate or functools.partial(
+        _worker_events, resources.device, threads, files, measures_on, shared=resources.shared
+    )
     if measuring is not None:
         measuring.make = make_evaluate or functools.partial(_worker_events, "cpu", threads, None, measures_on)
     tuner = tune.Tuner(
@@ -394,8 +398,10 @@ def _fit(bridge: _Bridge, make_evaluate: Callable[[], Evaluate] | None, folder: 
         tuner.fit()
 
 
-def _worker_events(device: str, threads: int, files: Files | None, measures_on: str | None) -> Evaluate:
+def _worker_events(
+    device: str, threads: int, files: Files | None, measures_on: str | None, *, shared: bool = False
+) -> Evaluate:
     from mlpspace.engines.worker import Worker  # and torch, in the worker's process
 
     here = (lambda path: path) if files is None else files.here
-    return Worker(device, threads, here=here, measures_on=measures_on).events
+    return Worker(device, threads, here=here, measures_on=measures_on, shared=shared).events

@@ -36,6 +36,11 @@ class Resources:
     device: str
     slots: int  # workers that would find room
 
+    @property
+    def shared(self) -> bool:
+        """Whether several workers may have one device."""
+        return self.gpus < 1
+
 
 def plan(wanted: Wanted, nodes: list[dict[str, float]]) -> Resources:
     """What each worker gets on nodes with these resources (Ray's "CPU" and "GPU").

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable, Generator, Mapping
@@ -22,6 +23,7 @@ from mlpspace.timing import LESS_PATIENCE_S, OTHERS_PATIENCE_S
 from mlpspace.wall_time import spent
 
 SIGN_OF_LIFE_S = 2.0
+COMPILE_THREADS, MOST_COMPILE_THREADS = "TORCHINDUCTOR_COMPILE_THREADS", 32  # torch's name for it, and its own most
 SPLIT_SEED = 0  # of the validation split: one split for all studies of a dataset, whatever their seed
 
 
@@ -33,6 +35,7 @@ class Worker:
     threads: int  # of the CPU, for training; a throughput measurement takes all of the machine
     here: Callable[[str], str] = lambda path: path  # where a dataset lies on this node, if not where the driver has it
     measures_on: str | None = None  # a name of the device that networks are going to run on; None: the one that trains
+    shared: bool = False  # other workers train on the device too
     _device: torch.device | None = None
     _measured_on: torch.device | None = None
     _quiet: QuietDevice | None = None
@@ -50,6 +53,8 @@ class Worker:
         if self._device is None or self._quiet is None:
             with spent("starting"):
                 torch.set_num_threads(self.threads)
+                # else torch.compile starts a process for each core of the machine, up to 32, in every worker
+                os.environ.setdefault(COMPILE_THREADS, str(min(self.threads, MOST_COMPILE_THREADS)))
                 self._device = resolve(self.device_name)
                 with suppress(DeviceMissing):
                     self._measured_on = measuring_device(self.measures_on, self._device)
@@ -73,6 +78,7 @@ class Worker:
                 afresh=_afresh(assignment, self._measured_on or self._device),
                 require=bounds,
                 patience_s=self._patience_s,
+                shared=self.shared,
             ):
                 if isinstance(event, Measurement) and event.metric == "throughput":
                     self._patience_s = LESS_PATIENCE_S if event.disturbed else OTHERS_PATIENCE_S

@@ -25,7 +25,7 @@ class Observation:
     accuracy: dict[int, float] = field(default_factory=dict)  # rung -> %
     reason: str | None = None  # of what is infeasible or stopped
     gain: float | None = None  # of hypervolume, expected when it was suggested; None: the sampler did not say
-    disturbed: bool = False  # other programs used the CPU while its throughput was measured: it says little
+    disturbed: bool = False  # other programs used its device while its throughput was measured: it says little
 
     def costs(self, objectives: Sequence[Objective], rung: int) -> tuple[float, ...] | None:
         """At a rung, smaller is better; None while one of them is not known."""

@@ -77,7 +77,7 @@ class AtRungs:
             return None
         number, rung = found
         behind = self._known.behind(self.paused[number].seen, rung)
-        return (self.paused.pop(number), behind) if behind else (self._promoted(number, rung), None)
+        return (self._taken_up(number), behind) if behind else (self._promoted(number, rung), None)
 
     def last_resort(self) -> Running | None:
         """At the end of a study so small that no share of a rung came to one trial: its best."""
@@ -86,6 +86,11 @@ class AtRungs:
 
     def _promoted(self, number: int, rung: int) -> Running:
         self._rungs.promote(number, rung)
-        running = self.paused.pop(number)
+        running = self._taken_up(number)
         running.seen.state = "running"
+        return running
+
+    def _taken_up(self, number: int) -> Running:
+        running = self.paused.pop(number)
+        self._known.take_up(running)
         return running

@@ -148,9 +148,19 @@ class Knowledge:
         )
 
     def as_seen_now(self, changing: Iterable[int]) -> list[Observation]:
-        """All observations for another thread: those of `changing` trials are copied."""
+        """All observations for another thread: those of `changing` trials are copied.
+
+        Not of those that wait at a rung, which may be tens of thousands: see `take_up`.
+        """
         seen = list(self.seen)
         for number in changing:
-            now = seen[number]
-            seen[number] = dataclasses.replace(now, known=dict(now.known), accuracy=dict(now.accuracy))
+            seen[number] = _copy(seen[number])
         return seen
+
+    def take_up(self, running: Running) -> None:
+        """A trial waits at its rung no more: its observation may change, and another thread may still have this one."""
+        running.seen = self.seen[running.seen.number] = _copy(running.seen)
+
+
+def _copy(seen: Observation) -> Observation:
+    return dataclasses.replace(seen, known=dict(seen.known), accuracy=dict(seen.accuracy))

@@ -14,6 +14,7 @@ from mlpspace.domain import SearchDomain
 from mlpspace.measurement import Measurement
 from mlpspace.outlets import Writer
 from mlpspace.recalled import Finished
+from mlpspace.references import timed_alike
 from mlpspace.results import Result, Running
 from mlpspace.search.candidates import seed_of
 from mlpspace.search.knowledge import Ended, Knowledge
@@ -23,7 +24,8 @@ from mlpspace.trial import Trial
 class Repeats:
     """Complete trials, and what was done of them again.
 
-    The accuracy of a trial is the mean of its trainings, its throughput what all its measurements say together.
+    The accuracy of a trial is the mean of its trainings, its throughput what all its measurements say together. One
+    that was found in another way than the first (device, batch, precision, protocol, a CPU's threads) counts as none.
 
     Args:
         trainings: anew, with other seeds, of each network on the front.
@@ -72,7 +74,10 @@ class Repeats:
             self._take_mean(number)
         speeds: list[Measurement] = [record for record in repeated if record.metric == "throughput"]
         if len(speeds) > 1 and number in self._speeds:
-            self._speeds[number] = speeds
+            alike = [speed for speed in speeds if timed_alike(speed) == timed_alike(speeds[0])]
+            if len(alike) < len(speeds):  # an earlier version took them together: the next one's place is taken
+                self._no_measurement.add(number)
+            self._speeds[number] = alike
             self._take_combined(number)
 
     # --- what is due ---
@@ -121,6 +126,8 @@ class Repeats:
                 self._trainings_of(told.trial)[told.repeat] = measured.value
             return
         speeds = self._speeds[told.trial]
+        if timed_alike(measured) != timed_alike(speeds[0]):  # on another node's GPU, say: see `end`
+            return
         if len(speeds) == 1:  # the first is kept as it was found
             self._writer.record(dataclasses.replace(told, repeat=1), speeds[0])
         speeds.append(measured)

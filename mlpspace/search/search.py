@@ -353,7 +353,7 @@ class Search:
         return assignment
 
     def _as_seen_now(self) -> list[Observation]:
-        return self._known.as_seen_now((*self.running, *self.paused))
+        return self._known.as_seen_now(self.running)
 
     # --- what comes of it ---
 
