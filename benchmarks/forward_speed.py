@@ -35,6 +35,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
+from importlib.util import find_spec
 
 import torch
 from torch import Tensor, nn
@@ -154,6 +155,8 @@ def main() -> None:
     parser.add_argument("--precision", choices=AGREE, default="fp32")
     parser.add_argument("--json", action="store_true", help="for programs")
     given = parser.parse_args()
+    if find_spec("timm") is None:
+        parser.error("it needs timm: pip install 'mlpspace[timm]'")
 
     torch.set_num_threads(given.threads)
     device = resolve(given.device)

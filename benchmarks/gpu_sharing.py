@@ -71,6 +71,8 @@ def main() -> int:
         return 0
     device = resolve(asked.device)
     counts = sorted({1, *(asked.at_once or COUNTS)})
+    if len(counts) == 1:
+        parser.error("--at-once 1 has nothing beside it: name another number too")
 
     def run() -> int:
         print(circumstances(describe(device)))

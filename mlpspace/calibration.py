@@ -25,7 +25,7 @@ import torch
 from mlpspace.data.cache import folder
 from mlpspace.device import cores, describe, dtype_of, usual_precision
 from mlpspace.errors import UserError
-from mlpspace.fresh_process import FreshProcessError, answer, ask
+from mlpspace.fresh_process import FreshProcessError, answer, ask, fresh_processes
 from mlpspace.memory import memory_kept
 from mlpspace.objectives import Deployment
 from mlpspace.quiet import QuietDevice
@@ -33,7 +33,6 @@ from mlpspace.reference import deployed, probe_architectures, random_images, ref
 from mlpspace.runtime import fastest, selected
 from mlpspace.timing import LESS_PATIENCE_S, all_cores, in_turns, others_compute
 
-PROCESSES = 5  # $MLPSPACE_CALIBRATION says another number; 1: this process alone
 BUDGET_S = 0.5  # of each of a process's timings
 ENOUGH = 3  # processes, where another program came then
 PATIENCE_S = 120.0  # for a process
@@ -136,14 +135,6 @@ def combined(found: Sequence[Found], batch: int, device_type: str) -> Calibratio
         processes=len(found),
         undisturbed=all(each.undisturbed for each in found),
     )
-
-
-def fresh_processes() -> int:
-    """How many calibrate a machine; 1: this one does, and no fresh one is asked for anything but to measure again."""
-    told = os.environ.get("MLPSPACE_CALIBRATION", str(PROCESSES))
-    if not told.isdecimal() or not 1 <= int(told) <= 100:
-        raise UserError(f'MLPSPACE_CALIBRATION "{told}" is no number of processes from 1 to 100; {PROCESSES} is usual.')
-    return int(told)
 
 
 def _key(device: torch.device, resolution: int, deployment: Deployment, processes: int) -> str:

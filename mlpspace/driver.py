@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import shlex
 import sys
@@ -17,6 +18,7 @@ from mlpspace import extension, older_protocol
 from mlpspace.address import Address
 from mlpspace.data import catalog
 from mlpspace.errors import DataError, UserError, did_you_mean
+from mlpspace.fresh_process import fresh_processes
 from mlpspace.interrupt import Interrupt
 from mlpspace.ledger_columns import Reader
 from mlpspace.manifest import Manifest, manifest, without_passwords
@@ -83,6 +85,9 @@ def search(file: str, folder: Path | None, options: Options, *, command: str, wr
             f'--device "{options.device}": Ray says which worker has which GPU, and to each its own is cuda:0. Type '
             f"export CUDA_VISIBLE_DEVICES={index} and search with --device cuda, or with --engine inline."
         )
+    if options.gpus_per_worker is not None and not math.isfinite(options.gpus_per_worker):
+        raise UserError(f"--gpus-per-worker {options.gpus_per_worker:g} is no share of a GPU; 0.5 or 2 would do.")
+    fresh_processes()  # a setting that is none is told before anything is made
     space = load_space(file)
     if options.sampler is not None:
         check_sampler(options.sampler)
@@ -225,6 +230,7 @@ def _run(
             elapsed_seconds=study.elapsed_seconds,
             clock=time.monotonic,
             observe=view.result,
+            begun=view.begun,
         )
         mixed = older_protocol.told(trials, space, study.folder, anew(space))
         del trials  # they need not be kept while the search runs

@@ -11,9 +11,23 @@ from typing import Any
 
 from mlpspace.errors import UserError
 
+PROCESSES = 5  # that calibrate a machine; $MLPSPACE_CALIBRATION says another number
+
 
 class FreshProcessError(UserError):
     """It did not answer; the text is its last line."""
+
+
+def fresh_processes() -> int:
+    """How many calibrate a machine; 1: this one does, and no fresh one is asked for anything but to measure again.
+
+    Raises:
+        UserError: the setting is no such number.
+    """
+    told = os.environ.get("MLPSPACE_CALIBRATION") or str(PROCESSES)
+    if not told.isdecimal() or not 1 <= int(told) <= 100:
+        raise UserError(f'MLPSPACE_CALIBRATION "{told}" is no number of processes from 1 to 100; {PROCESSES} is usual.')
+    return int(told)
 
 
 def environment() -> dict[str, str]:

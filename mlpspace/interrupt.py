@@ -10,7 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-EXIT_INTERRUPTED = 130  # a clean Ctrl-C; also of a process that cannot wait for the command line to say so
+from mlpspace.engines import EXIT_INTERRUPTED
 
 
 class Interrupt:

@@ -80,6 +80,11 @@ class PlainView:
         """Something to know that is no trial."""
         self._write(text)
 
+    def begun(self, phase: str) -> None:
+        """Called by the search when a worker is at something for the first time: what would be a long silence."""
+        if phase == "calibrating":
+            self._write("calibrating the clock: once a machine, some 20 s, more while other programs use it ...")
+
     def result(self, result: Result) -> None:
         """Called by the search for each trial that ends."""
         search = self.search
@@ -118,6 +123,9 @@ class LiveView:
     def note(self, text: str) -> None:
         """Something to know that is no trial; it stays above the screen."""
         self._console.print(text, markup=False, highlight=False)
+
+    def begun(self, phase: str) -> None:
+        """Called by the search when a worker is at something for the first time; the screen says so already."""
 
     def result(self, result: Result) -> None:
         """Called by the search for each trial that ends; its line stays above the screen, for scrolling back."""

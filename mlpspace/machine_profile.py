@@ -15,6 +15,7 @@ from mlpspace.comparators import Comparator
 from mlpspace.counts import counted, profile
 from mlpspace.device import cores, describe, dtype_of, free_memory_bytes, key, usual_precision
 from mlpspace.failure import failure_of
+from mlpspace.fresh_process import fresh_processes
 from mlpspace.measurement import Failure, Measurement
 from mlpspace.memory import free
 from mlpspace.nets import build, deploy
@@ -76,6 +77,7 @@ def profiled(
     Args:
         precision: "fp32" or "bf16"; None: `device.usual_precision`.
     """
+    fresh_processes()  # a setting that is none is told first, and not of each network
     quiet = QuietDevice(key(device))
     precision = precision or usual_precision(device)
     patience_s = OTHERS_PATIENCE_S

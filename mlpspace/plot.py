@@ -223,7 +223,8 @@ def _subtitle(front: Front) -> str:
         cut = ", NOT TRAINED TO THE END" if front.partial else ""
         lines[0] += f"  ·  rung {front.rung}: {data}{cut}, ± one standard error"
     if speed:
-        lines.append(f"{speed.device}, batch {speed.batch}, {speed.precision}, deployed form, 95 % interval")
+        how = "deployed form, BESIDE OTHER PROGRAMS" if speed.disturbed else "deployed form, 95 % interval"
+        lines.append(f"{speed.device}, batch {speed.batch}, {speed.precision}, {how}")
     return "\n".join(lines)
 
 

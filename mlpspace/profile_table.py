@@ -94,4 +94,6 @@ def _plain(row: Row, first: Row) -> dict[str, Any]:
         "throughput_relative": _relative(row, first),
         "peak_memory_mb": row.peak_memory_mb,
         "top1": row.subject.top1,
+        "disturbed": row.disturbed,
+        "reason": row.reason,
     }

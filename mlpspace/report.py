@@ -118,7 +118,7 @@ def _cells(entry: Entry, front: Front) -> list[str]:
         str(accuracy.trainings) if accuracy and front.repeated else "-",
         f"{100 * entry.probability:.0f}" if front.repeated else "-",
         rate(speed.value) if speed else "-",
-        f"{rate(speed.low)}..{rate(speed.high)}" if speed else "-",
+        "-" if not speed else "disturbed" if speed.disturbed else f"{rate(speed.low)}..{rate(speed.high)}",
         count(trial.params),
         count(trial.macs),
         rate(memory.value) if memory else "-",
@@ -210,6 +210,7 @@ def front_json(front: Front) -> dict[str, Any]:
         "dataset": accuracy and accuracy.dataset,
         "resolution": accuracy and accuracy.resolution,
         "device": speed and speed.device,
+        "disturbed": speed and speed.disturbed,
         "left_out": dict(front.left_out),
     }
 
@@ -225,7 +226,7 @@ def front_csv(front: Front) -> str:
 
 _TRAINED = ("accuracy", "accuracy_se", "accuracy_spread", "trainings", "probability")
 _MEASURED = (*_TRAINED, "throughput", "throughput_low", "throughput_high", "params", "macs", "peak_memory_mb")
-_PLAIN = ("trial", "id", *_MEASURED, "architecture", "fixed_point", "state", "rung", "epochs")
+_PLAIN = ("trial", "id", *_MEASURED, "architecture", "fixed_point", "state", "rung", "epochs", "disturbed")
 
 
 def _plain(entry: Entry) -> dict[str, Any]:
@@ -250,6 +251,7 @@ def _plain(entry: Entry) -> dict[str, Any]:
         entry.trial.state,
         trained and trained.rung,
         trained and trained.epochs,
+        speed and speed.disturbed,
     )
     return dict(zip(_PLAIN, values, strict=True))
 
@@ -310,7 +312,8 @@ def _measured(record: Record) -> tuple[str, str, str, str]:
         f"{bound:.2f}" if METRICS[record.metric].trained else rate(bound) for bound in (record.low, record.high)
     )
     unit = METRICS[record.metric].unit
-    return record.metric, text, f"{unit}  ({low}..{high})", circumstances
+    loud = ", disturbed: other programs used the device" if record.disturbed else ""
+    return record.metric, text, f"{unit}  ({low}..{high})", circumstances + loud
 
 
 def trial_json(trial: Trial) -> dict[str, Any]:

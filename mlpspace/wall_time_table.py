@@ -115,6 +115,8 @@ def spent_text(told: Spent) -> str:
         + (f", after {duration(told.all.seconds['paused'])} of pauses" if told.all.seconds.get("paused", 0) > 1 else "")
     ]
     lines += _sentences(told) if share < ENOUGH else []
+    if told.all.seconds.get("paused", 0.0) > (1 - ENOUGH) * told.all.total:
+        lines.append("  Pauses are the price of throughputs that tell of networks alone; the shares leave them out.")
     return "\n".join([*lines, "", *_table(told), "", *_driver(told)])
 
 

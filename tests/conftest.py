@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # torch's threads spin for one that lost its core to other tests
+
 from mlpspace import timing
 
 if TYPE_CHECKING:
@@ -17,7 +19,8 @@ if TYPE_CHECKING:
 
 
 os.environ.setdefault("MLPSPACE_CALIBRATION", "1")  # in the process at hand: five fresh ones would take 15 s
-timing.OTHERS_PATIENCE_S = 1.0  # before others import it: tests run side by side, so no CPU is ever left alone
+# before others import them: tests run side by side, so no CPU is ever left alone
+timing.OTHERS_PATIENCE_S, timing.LESS_PATIENCE_S = 1.0, 0.5
 
 
 @pytest.fixture(scope="session")

@@ -107,12 +107,14 @@ class Session:
         sampler: str | Sampler = "default",
         keep: str = "front",
         wrapped: Callable[[Any], Any] = lambda outlet: outlet,
+        begun: Callable[[str], None] = lambda phase: None,
         **limits: float,
     ) -> None:
         """`wrapped`: stands between the search and whatever it writes to."""
         self.sampler = sampler
         self.keep = keep
         self.wrapped = wrapped
+        self.begun = begun
         self.space: Space = read_space(text)
         exists = holds_study(folder)
         self.study = Study(folder) if exists else Study.create(folder, space_text=text, manifest={})
@@ -143,6 +145,7 @@ class Session:
             elapsed_seconds=self.study.elapsed_seconds,
             clock=self.clock,
             observe=self.told.append,
+            begun=self.begun,
         )
         return self.search
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from mlpspace.live import result_line
+from mlpspace.live import PlainView, result_line
 from mlpspace.results import Result
 
 VALUES = {"throughput": 7481.0, "accuracy": 57.1}
@@ -46,3 +46,12 @@ def test_a_line_says_how_a_trial_ended(changes: dict[str, Any], text: str) -> No
     assert found.startswith("[ 3/24] trial 5")
     assert text in found
     assert "\n" not in found
+
+
+def test_a_clock_that_is_calibrated_is_no_long_silence() -> None:
+    said: list[str] = []
+    view = PlainView(said.append)
+    for phase in ("data", "calibrating", "training"):
+        view.begun(phase)
+    (line,) = said
+    assert "calibrating the clock: once a machine" in line

@@ -26,7 +26,7 @@ from mlpspace.throughput import DISTURBED_PROTOCOL
 CPU = torch.device("cpu")
 KEYS = (
     "name resolution batch precision device threads params macs throughput throughput_low throughput_high "
-    "throughput_relative peak_memory_mb top1"
+    "throughput_relative peak_memory_mb top1 disturbed reason"
 )
 ONE = "one: {patch: 4, depth: 2, width: 16, token_mixer: {linear: {}}}\n"
 

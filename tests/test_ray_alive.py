@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from mlpspace.engines import EXIT_LOST
+from mlpspace.engines import EXIT_INTERRUPTED, EXIT_LOST
+from mlpspace.storage import holds_study
 from mlpspace.study import Study
 
 pytestmark = pytest.mark.ray
@@ -57,3 +58,25 @@ def test_the_search_ends_with_a_word_and_the_same_command_goes_on(name: str, tmp
     assert done.returncode == 0, done.stdout + done.stderr
     after = {trial.number: trial.records for trial in Study(tmp_path / "run1").trials()}
     assert {number: after[number] for number in before} == before
+
+
+def test_a_signal_to_all_processes_of_a_search_interrupts_it_and_is_no_loss_of_ray(tmp_path: Path) -> None:
+    """As `timeout` and batch systems send it: Ray's processes get it too, and are the first to end."""
+    log = tmp_path / "log"
+    with log.open("w") as file:
+        search = subprocess.Popen(
+            [*COMMAND, "--trials", "60"],
+            cwd=tmp_path,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    until = time.monotonic() + 120
+    while not holds_study(tmp_path / "run1") or not Study(tmp_path / "run1").trials():  # none is at a worker yet
+        assert time.monotonic() < until, log.read_text()
+        assert search.poll() is None, log.read_text()
+        time.sleep(0.1)
+    os.killpg(search.pid, signal.SIGTERM)
+    assert search.wait(50) == EXIT_INTERRUPTED, log.read_text()
+    assert "lost" in log.read_text()
+    assert "want of memory" not in log.read_text()

@@ -153,6 +153,7 @@ def test_the_json_has_the_promised_keys_and_values(found: Front) -> None:
         "state": "complete",
         "rung": 0,
         "epochs": 6,
+        "disturbed": False,
     }
     assert fixed["fixed_point"] == "mixer_s16 (patch 16 -> 4)"
     assert told["left_out"] == {"infeasible: out of memory": 1}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 
 import optuna
 import pytest
@@ -254,3 +255,10 @@ def test_published_networks_that_become_one_are_one_fixed_point(tmp_path):
     assert ", also mixer_b16 (" in labels[0]
     assert labels[1].startswith("resmlp_s12")
     assert labels[2:] == [None, None]
+
+
+def test_each_phase_of_a_worker_is_told_once(tmp_path: Path) -> None:
+    told: list[str] = []
+    with Session(tmp_path / "run1", begun=told.append) as search:
+        inline.run(search, device="cpu", evaluate=evaluate)
+    assert told == ["throughput", "training"]

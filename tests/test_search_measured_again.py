@@ -17,7 +17,7 @@ from stubs import SPACE, Session, evaluate, measurement, truth
 from mlpspace.engines import inline
 from mlpspace.front import front
 from mlpspace.measured_again import MOST, combined
-from mlpspace.measurement import Assignment, Event, Failure, Measurement
+from mlpspace.measurement import DISTURBED, Assignment, Event, Failure, Measurement
 from mlpspace.space import read_space
 from mlpspace.study import Study
 
@@ -181,4 +181,68 @@ def test_what_an_older_protocol_measured_is_not_measured_again(tmp_path: Path) -
 
     with Session(tmp_path / "run1") as search:
         inline.run(search, device="cpu", evaluate=never)
+        assert search.done
+
+
+def loud_at_first(assignment: Assignment, bounds: object) -> Iterator[Event]:
+    """Other programs disturb the even trials when they are measured first, at a hundredth of their speed."""
+    for event in noisy(assignment, bounds):
+        loud = assignment.trial % 2 == 0 and not assignment.remeasure
+        if loud and isinstance(event, Measurement) and event.metric == "throughput":
+            yield dataclasses.replace(
+                event,
+                value=event.value / 100,
+                low=event.low / 100,
+                high=event.high / 100,
+                protocol=event.protocol + DISTURBED,
+            )
+        else:
+            yield event
+
+
+def test_what_others_disturbed_is_measured_again_and_compares_with_the_rest(tmp_path: Path) -> None:
+    for name, evaluated in (("loud", loud_at_first), ("calm", noisy)):
+        with Session(tmp_path / name, trials=30, sampler="random") as search:
+            inline.run(search, device="cpu", evaluate=evaluated)
+            assert search.done
+    loud = front(Study(tmp_path / "loud"), read_space(SPACE).objectives)
+    assert not loud.left_out
+    for trial in Study(tmp_path / "loud").trials():
+        told = trial.measurements["throughput"]
+        assert not told.disturbed
+        assert told.value == pytest.approx(
+            Study(tmp_path / "calm").trials()[trial.number].measurements["throughput"].value, rel=0.2
+        )
+    with Session(tmp_path / "loud", trials=30, sampler="random") as again:
+        assert again.next_assignment() is None
+        assert {r.number for r in again.front()} == {p.trial.number for p in loud.points}
+
+
+def test_what_others_disturb_again_is_left_at_that(tmp_path: Path) -> None:
+    asked: Counter[int] = Counter()
+
+    def loud(assignment: Assignment, bounds: object) -> Iterator[Event]:
+        for event in noisy(assignment, bounds):
+            asked[assignment.trial] += assignment.remeasure and isinstance(event, Measurement)
+            if assignment.trial % 2 == 0 and isinstance(event, Measurement) and event.metric == "throughput":
+                yield dataclasses.replace(event, protocol=event.protocol + DISTURBED)
+            else:
+                yield event
+
+    for _ in range(2):
+        with Session(tmp_path / "run1", trials=30, sampler="random") as search:
+            inline.run(search, device="cpu", evaluate=loud)
+            assert search.done
+    assert {asked[number] for number in range(0, 30, 2)} == {1}
+
+
+def test_where_all_are_disturbed_none_is_measured_for_that(tmp_path: Path) -> None:
+    def loud(assignment: Assignment, bounds: object) -> Iterator[Event]:
+        assert not assignment.remeasure
+        for event in noisy(assignment, bounds):
+            throughput = isinstance(event, Measurement) and event.metric == "throughput"
+            yield dataclasses.replace(event, protocol=event.protocol + DISTURBED) if throughput else event
+
+    with Session(tmp_path / "run1", trials=30, sampler="random") as search:
+        inline.run(search, device="cpu", evaluate=loud)
         assert search.done

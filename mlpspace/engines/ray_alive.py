@@ -13,7 +13,7 @@ from typing import Any
 
 import ray._private.worker
 
-from mlpspace.engines import EXIT_LOST
+from mlpspace.engines import EXIT_INTERRUPTED, EXIT_LOST
 from mlpspace.engines.beside import beside
 
 LOOK_S = 0.5
@@ -21,31 +21,36 @@ CALL_S = 5.0  # between two calls at a cluster's head
 _NEEDED = {"gcs_server": "the head of its cluster", "raylet": "the head of its workers"}
 
 
-def watched(address: str | None, note: Callable[[str], None]) -> AbstractContextManager[None]:
+def watched(
+    address: str | None, note: Callable[[str], None], interrupted: Callable[[], bool] = lambda: False
+) -> AbstractContextManager[None]:
     """Within it the end of Ray is told.
 
     Args:
         address: of a running cluster, whose head may come back; None: of the cluster that this process started, which
             ends with the first of its own processes, and this process with it.
+        interrupted: whether somebody ends the search, by a signal that Ray's processes may have got as well.
     """
-    return beside(partial(_own if address is None else _anothers, note))
+    return beside(partial(_own, note, interrupted) if address is None else partial(_anothers, note))
 
 
-def _own(note: Callable[[str], None], ended: threading.Event) -> None:
+def _own(note: Callable[[str], None], interrupted: Callable[[], bool], ended: threading.Event) -> None:
     node: Any = getattr(ray._private.worker, "_global_node", None)
     while not ended.wait(LOOK_S):
         dead = _dead(node)
         if dead is None:
             continue
+        ended.wait(LOOK_S)  # this process may be about to hear of the same signal
+        why = "by the same signal" if interrupted() else "killed or for want of memory"
         with suppress(RuntimeError, OSError):
             note(
-                f"Ray's {dead} ended, killed or for want of memory: it is {_NEEDED[dead]}, and the search ends with"
+                f"Ray's {dead} ended, {why}: it is {_NEEDED[dead]}, and the search ends with"
                 " it.\n  Nothing that was measured is lost: the same command goes on."
             )
             sys.stdout.flush()
         with suppress(Exception):  # whatever Ray makes of it, this process ends now
             node.kill_all_processes(check_alive=False, allow_graceful=False)
-        os._exit(EXIT_LOST)
+        os._exit(EXIT_INTERRUPTED if interrupted() else EXIT_LOST)
 
 
 def _dead(node: Any) -> str | None:

@@ -350,7 +350,7 @@ def run(
         logging.getLogger(name).setLevel(logging.CRITICAL)
     mend()
     # Tune has one thread for what all workers say, so the sampler thinks in another
-    with cluster(wanted), watched(wanted.address, note), scratch() as folder, Ahead() as search.ahead:
+    with cluster(wanted), watched(wanted.address, note, interrupted), scratch() as folder, Ahead() as search.ahead:
         tallies = tallies or Tallies(lambda told: None, dict)
         if trials is not None:
             wanted = settled(wanted, search, trials, interrupted=interrupted, note=note, find=find)

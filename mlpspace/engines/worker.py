@@ -12,11 +12,11 @@ from typing import Any
 
 import torch
 
-from mlpspace.calibration import fresh_processes
 from mlpspace.data import Dataset, loading
 from mlpspace.deploy_device import DeviceMissing, measuring_device
 from mlpspace.device import resolve
 from mlpspace.evaluate import evaluate
+from mlpspace.fresh_process import fresh_processes
 from mlpspace.measurement import Assignment, Event, Measurement, Progress
 from mlpspace.quiet import QuietDevice, quiet_on
 from mlpspace.timing import LESS_PATIENCE_S, OTHERS_PATIENCE_S

@@ -112,17 +112,27 @@ class Knowledge:
         self.results[seen.number] = result
         return result
 
-    def revise(self, number: int, metric: str, value: float) -> None:
-        """A complete trial was trained or measured again: what it is worth now."""
+    def revise(self, number: int, metric: str, value: float, *, disturbed: bool | None = None) -> None:
+        """A complete trial was trained or measured again: what it is worth now.
+
+        Args:
+            disturbed: whether that is so of its throughput now; None: as before.
+        """
         seen, before = self.seen[number], self.results[number]
         if metric == "accuracy":
             seen.accuracy[self._last] = value
             self.learn(seen)
         else:
             seen.known[metric] = value
-        costs = seen.costs(self._objectives, self._last)
-        self.results[number] = dataclasses.replace(before, values={**before.values, metric: value}, costs=costs)
-        if costs is not None:
+        if disturbed is not None:
+            seen.disturbed = disturbed
+        self.results[number] = dataclasses.replace(
+            before,
+            values={**before.values, metric: value},
+            costs=seen.costs(self._objectives, self._last),
+            disturbed=seen.disturbed,
+        )
+        if self.results[number].costs is not None:
             self.leaders.put(self.results[number])
 
     def recall_front(self) -> None:

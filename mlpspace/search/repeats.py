@@ -40,6 +40,8 @@ class Repeats:
         self._finished: dict[int, Finished] = {}
         self._trainings: dict[int, dict[int, float]] = {}  # trial -> repeat -> accuracy; 0 for its own
         self._speeds: dict[int, list[Measurement]] = {}  # the first one, and those that were made again
+        self._calm = False  # whether any was measured while other programs left the device alone
+        self._disturbed: dict[int, None] = {}  # those that were not, and were not measured again
         self._no_training: set[int] = set()  # that failed when they were trained anew
         self._no_measurement: set[int] = set()  # that failed when they were measured again
 
@@ -59,6 +61,7 @@ class Repeats:
         self._finished[number] = ended.finished
         if speed is not None and speed.reference is not None:
             self._speeds[number] = [speed]
+            self._note(number)
 
     def recall(self, trial: Trial) -> None:
         """What earlier sessions did again of a complete trial."""
@@ -78,7 +81,17 @@ class Repeats:
             if len(alike) < len(speeds):  # an earlier version took them together: the next one's place is taken
                 self._no_measurement.add(number)
             self._speeds[number] = alike
+            self._note(number)
             self._take_combined(number)
+
+    def _note(self, number: int) -> None:
+        """The throughputs of a trial are others now."""
+        speeds = self._speeds[number]
+        self._disturbed.pop(number, None)
+        if not all(speed.disturbed for speed in speeds):
+            self._calm = True
+        elif len(speeds) == 1:
+            self._disturbed[number] = None
 
     # --- what is due ---
 
@@ -95,7 +108,12 @@ class Repeats:
         return self._again(number, repeat=repeat, seed=seed_of(self._seed, number, repeat), deployment=None)
 
     def measurement(self, at_work: Set[int]) -> Running | None:
-        """A network of the front that is as fast as another one, for all that is known."""
+        """What is to be measured again, if anything.
+
+        First, once each, those that other programs disturbed while others were measured alone: they compare with none
+        of these. Where all are disturbed they compare with one another, and a machine that is never left alone is not
+        asked again and again. Then a network of the front that is as fast as another one, for all that is known.
+        """
         number = self._to_measure(at_work)
         return None if number is None else self._again(number, repeat=len(self._speeds[number]) + 1, remeasure=True)
 
@@ -108,7 +126,12 @@ class Repeats:
     def _to_measure(self, at_work: Set[int]) -> int | None:
         if not self._has_throughput:
             return None
-        return measured_again.due(self._front(self._no_measurement | at_work), self._speeds)
+        left_out = self._no_measurement | at_work
+        if self._calm:
+            apart = next((number for number in self._disturbed if number not in left_out), None)
+            if apart is not None:
+                return apart
+        return measured_again.due(self._front(left_out), self._speeds)
 
     def _front(self, left_out: Set[int]) -> list[int]:
         return [result.number for result in self._known.leaders.front() if result.number not in left_out]
@@ -131,6 +154,7 @@ class Repeats:
         if len(speeds) == 1:  # the first is kept as it was found
             self._writer.record(dataclasses.replace(told, repeat=1), speeds[0])
         speeds.append(measured)
+        self._note(told.trial)
         self._writer.record(told, measured)
         self._writer.record(dataclasses.replace(told, repeat=0), self._take_combined(told.trial))
 
@@ -169,5 +193,5 @@ class Repeats:
 
     def _take_combined(self, number: int) -> Measurement:
         found = measured_again.combined(self._speeds[number])
-        self._known.revise(number, "throughput", found.value)
+        self._known.revise(number, "throughput", found.value, disturbed=found.disturbed)
         return found

@@ -65,6 +65,7 @@ class Search:
         elapsed_seconds: of earlier sessions.
         clock: seconds, rising.
         observe: hears each result.
+        begun: hears of each phase of a worker (`Progress.phase`) once, when the first worker is at it.
     """
 
     def __init__(
@@ -85,6 +86,7 @@ class Search:
         plateau: Plateau | None = None,
         elapsed_seconds: float = 0.0,
         observe: Callable[[Result], None] = lambda result: None,
+        begun: Callable[[str], None] = lambda phase: None,
     ) -> None:
         self.domain = domain
         self.objectives = domain.objectives
@@ -92,7 +94,8 @@ class Search:
         self.stopped: str | None = None  # why no more assignments are given
         self.apart = False  # set by an engine where some workers measure and others train
         self.ahead: Ahead | None = None  # set by an engine whose workers shall not wait for the sampler
-        self._observe = observe
+        self._observe, self._begun = observe, begun
+        self._phases: set[str] = set()  # that were heard of
         self._last = len(domain.epochs) - 1
         self._known = known = Knowledge(domain)
         self._legs = Legs(domain.epochs, known, shelf, clock)
@@ -360,6 +363,9 @@ class Search:
     def _take_progress(self, running: Running, told: Progress) -> bool:
         """False: the leg ends here; so with the others."""
         self._legs.note(running, told)
+        if told.phase not in self._phases:
+            self._phases.add(told.phase)
+            self._begun(told.phase)
         if told.accuracy is not None:
             running.curve.append(told.accuracy)
             self._books.epoch(running, told)
