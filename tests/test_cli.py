@@ -308,8 +308,8 @@ def test_partial_trainings_are_shown_only_where_they_are_asked_for(rungs, capsys
     told = json.loads(mlpspace(capsys, "pareto", rungs, "--rung", 1, "--json")[1])
     assert ([each["trial"] for each in told["front"]], told["epochs"], told["partial"]) == ([1, 2], 6, True)
     rows = mlpspace(capsys, "pareto", rungs, "--rung", 1, "--csv")[1].splitlines()
-    assert rows[0].endswith(",state,rung,epochs")
-    assert rows[2].endswith(",paused,1,6")
+    assert rows[0].endswith(",state,rung,epochs,disturbed")
+    assert rows[2].endswith(",paused,1,6,False")
     assert mlpspace(capsys, "pareto", rungs, "--rung", 2)[1].startswith("Pareto front")
 
 

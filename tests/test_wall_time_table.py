@@ -60,7 +60,9 @@ def test_what_takes_more_than_a_twentieth_is_said_first_with_what_would_help() -
 
 def test_where_all_is_well_nothing_is_advised_and_pauses_are_told() -> None:
     head, table, _ = spent_text(spent_of([session(1, GOOD)])).split("\n\n")
-    assert head == "Wall time of the workers, 1 session: 96.0 % training and measuring, after 50 s of pauses"
+    first, pauses = head.splitlines()
+    assert first == "Wall time of the workers, 1 session: 96.0 % training and measuring, after 50 s of pauses"
+    assert pauses == "  Pauses are the price of throughputs that tell of networks alone; the shares leave them out."
     assert "paused" in table.splitlines()[0]
 
 
