@@ -170,7 +170,7 @@ def _footing(front: Front, validation_images: int | None) -> list[str]:
         lines.append(f"Throughput: {speed.device}{threads}, {how}")
         if speed.disturbed:
             lines.append("  Other programs used it during all of these measurements: the throughputs tell of them")
-            lines.append("  as much as of the networks. On a quiet machine a new study tells of the networks alone.")
+            lines.append("  as much as of the networks. After one more trial on a quiet machine they are measured again.")
     return lines
 
 
