@@ -170,7 +170,7 @@ def _footing(front: Front, validation_images: int | None) -> list[str]:
         lines.append(f"Throughput: {speed.device}{threads}, {how}")
         if speed.disturbed:
             lines.append("  Other programs used it during all of these measurements: the throughputs tell of them")
-            lines.append("  as much as of the networks. After one more trial on a quiet machine they are measured again.")
+            lines.append("  as much as of the networks. One more trial on a quiet machine has them measured again.")
     return lines
 
 
