@@ -87,10 +87,9 @@ def training_precision(device: torch.device) -> str:
     and 1.97 on an AMD EPYC (family 25, model 17; 0.92 to 1.35 for five draws of spaces/hybrid.yaml), 0.81 and 0.73 on a
     Xeon that has them without AMX.
     """
-    if device.type == "cuda":
-        return usual_precision(device)
-    pays = {"amx_bf16"} if _field(CPUINFO, "vendor_id") != "AuthenticAMD" else {"amx_bf16", "avx512_bf16"}
-    return "bf16" if pays & _flags() else "fp32"
+    if device.type == "cpu" and _field(CPUINFO, "vendor_id") == "AuthenticAMD" and "avx512_bf16" in _flags():
+        return "bf16"
+    return usual_precision(device)
 
 
 def usual_precision(device: torch.device) -> str:

@@ -10,10 +10,9 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 
-from mlpspace.measurement import Measurement
+from mlpspace.measurement import Z95, Measurement
 from mlpspace.references import timed_alike
 
-Z95 = 1.959964  # of a normal distribution, 95 % lie within so many standard deviations
 MOST = 5  # measurements of one network; two that are still not apart then are equally fast for any purpose
 
 

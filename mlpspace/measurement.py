@@ -14,6 +14,8 @@ THROUGHPUT_PROTOCOL = "deployed-eval-v2"  # see `throughput.measure_throughput`
 COMPILED = ", compiled"  # by torch.compile: compares with what was compiled too
 DISTURBED = ", disturbed"  # other programs never left the device alone: compares with nothing
 
+Z95 = 1.959964  # of a normal distribution, 95 % lie within so many standard deviations
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Assignment:

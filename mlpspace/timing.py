@@ -18,6 +18,7 @@ import torch
 
 from mlpspace import nvml, processes
 from mlpspace.device import cores, key, synchronize
+from mlpspace.measurement import Z95
 from mlpspace.quiet import OtherPrograms
 
 REPEAT_S = 0.010  # a window lasts at least so long, so that neither the clock nor a launch shows in it
@@ -36,8 +37,6 @@ PATIENCE = 10  # budgets are spent already
 RESTING_S = 2.5  # NVML counts over the last second at most: by then what this process did has left the counter
 RESTING_PERCENT = 5  # a desktop that redraws its clock disturbs nothing
 LOOK_S = 0.25  # between two looks at that counter
-
-Z95 = 1.959964  # of a normal distribution, 95 % lie within so many standard deviations
 
 
 @dataclass(frozen=True, slots=True)
